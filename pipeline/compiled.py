@@ -1,0 +1,63 @@
+"""How Livery compiles its kernels, in one place.
+
+Every number on the way from the photo to the labels is made by these kernels with the operations that IEEE 754 rounds
+exactly (+ − × ÷ √) or with integers. Numba is held to its generic CPU target, without fused multiply-add and without
+`fastmath`, so the labels are the same bytes on any machine, and the cache on disk survives a change of host. Kernels
+release the GIL and take a range of rows; `by_rows` spreads them over threads, and since no kernel reduces across rows the
+thread count can't change a result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+import numba
+from numba.core import config
+
+# Numba reads these when the first function is compiled, so they are set beside the only decorator the house uses.
+config.CPU_NAME = "generic"  # type: ignore[attr-defined]
+config.CPU_FEATURES = ""  # type: ignore[attr-defined]
+config.DISABLE_INTEL_SVML = 1  # type: ignore[attr-defined]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on its first call (or load it from the cache on disk): no GIL, no fastmath, any CPU."""
+    return numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def inlined(function: F) -> F:
+    """A small function that kernels call; compiled into them."""
+    return numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy", inline="never")(function)  # type: ignore[no-any-return]
+
+
+def thread_count() -> int:
+    """Threads that `by_rows` uses: LIVERY_THREADS, else the processors this process may run on."""
+    named = os.environ.get("LIVERY_THREADS", "")
+    if named.isdigit() and int(named) > 0:
+        return int(named)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="livery-rows")
+
+
+def by_rows(run: Callable[[int, int], object], rows: int) -> None:
+    """Call `run(first, last)` over bands that cover `range(rows)`, on `thread_count()` threads.
+
+    The first exception of any band is raised. Bands write to disjoint rows of their output.
+    """
+    threads = min(thread_count(), max(rows, 1))
+    if threads == 1:
+        run(0, rows)
+        return
+    edges = [rows * i // threads for i in range(threads + 1)]
+    for done in [_pool(threads).submit(run, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+        done.result()
