@@ -3,37 +3,55 @@
 Every number on the way from the photo to the labels is made by these kernels with the operations that IEEE 754 rounds
 exactly (+ − × ÷ √) or with integers. Numba is held to its generic CPU target, without fused multiply-add and without
 `fastmath`, so the labels are the same bytes on any machine, and the cache on disk survives a change of host. Kernels
-release the GIL and take a range of rows; `by_rows` spreads them over threads, and since no kernel reduces across rows the
-thread count can't change a result.
+release the GIL and take a range of rows; `by_rows` spreads them over threads, and since no kernel reduces across rows
+the thread count can't change a result.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from numba.core import config
 
-# Numba reads these when the first function is compiled, so they are set beside the only decorator the house uses.
-config.CPU_NAME = "generic"  # type: ignore[attr-defined]
-config.CPU_FEATURES = ""  # type: ignore[attr-defined]
-config.DISABLE_INTEL_SVML = 1  # type: ignore[attr-defined]
+
+def _cache_folder() -> str:
+    """A folder named by the kernels' sources: numba notices a change in a kernel's file, but not in one it calls."""
+    house = Path(__file__).resolve().parent
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(house.glob("*.py")):
+        digest.update(source.read_bytes())
+    folder = house / "__pycache__" / f"kernels-{digest.hexdigest()[:12]}"
+    if os.access(folder if folder.exists() else house, os.W_OK):
+        return str(folder)
+    return str(Path.home() / ".cache" / "livery" / folder.name)
+
+
+# Numba reads these when it compiles its first function, so they are set beside the only decorators the house uses.
+config.CPU_NAME = "generic"
+config.CPU_FEATURES = ""
+config.DISABLE_INTEL_SVML = 1
+if not config.CACHE_DIR:
+    config.CACHE_DIR = _cache_folder()
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
-    """Compile `function` on its first call (or load it from the cache on disk): no GIL, no fastmath, any CPU."""
+    """Compile `function` on its first call, or load it from the cache on disk: no GIL, no fastmath, any CPU."""
     return numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
 def inlined(function: F) -> F:
-    """A small function that kernels call; compiled into them."""
-    return numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy", inline="never")(function)  # type: ignore[no-any-return]
+    """A small function that only kernels call: compiled into them, so it needs no cache of its own."""
+    return numba.njit(nogil=True, fastmath=False, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
 def thread_count() -> int:
@@ -59,5 +77,5 @@ def by_rows(run: Callable[[int, int], object], rows: int) -> None:
         run(0, rows)
         return
     edges = [rows * i // threads for i in range(threads + 1)]
-    for done in [_pool(threads).submit(run, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+    for done in [_pool(threads).submit(run, a, b) for a, b in pairwise(edges)]:
         done.result()

@@ -2,9 +2,9 @@
 
     JobInput → Photo → CleanPlate → Illustration → IndexMap → Drawing → JobOutput
 
-All pictures are C-contiguous numpy arrays, row first, `[H, W]` or `[H, W, 3]`, in the *working frame*: the upright photo
-reduced (or enlarged) once on entry. After phase 3 no RGB value exists: an `IndexMap` holds indices into its palette, so an
-off-palette colour can't be written down.
+All pictures are C-contiguous numpy arrays, row first, `[H, W]` or `[H, W, 3]`, in the *working frame*: the upright
+photo reduced (or enlarged) once on entry. After phase 3 no RGB value exists: an `IndexMap` holds indices into its
+palette, so an off-palette colour can't be written down.
 """
 
 from __future__ import annotations

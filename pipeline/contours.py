@@ -1,0 +1,298 @@
+"""Contours that the label map lost: edges of the photo with one ink on both sides.
+
+A vehicle and its ground often share an ink (a tyre in its shadow, a white roof on a pale sky). Where the photo still
+shows an edge there, a thin line in the next fitting ink brings it back. Edges are found as Canny (1986) does, on the
+colour gradient of Di Zenzo (1986) in L*a*b*.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.colour import LINEAR, delta_e_matrix, lab_of_linear, palette_lab
+from pipeline.compiled import by_rows, inlined, kernel
+from pipeline.polish import border_distance, gaussian_weights
+from pipeline.types import F32, F64, U8, Mask, Palette
+
+I32 = npt.NDArray[np.int32]
+
+NO_LINE = 255
+_LEAST_INK_DISTANCE = 5.0  # ΔE00 below which a line would not show
+_SHIFT_PX = 1
+_TAN_22_5 = 0.41421356237309503
+
+
+@dataclass(frozen=True, slots=True)
+class ContourOptions:
+    """What counts as a lost contour.
+
+    Attributes:
+        strong, weak: hysteresis thresholds on the gradient, ΔE76 per pixel, for a pixel of full importance.
+        length_px: shortest contour.
+        worth: ΔE that a line may cost per pixel of its area, for each unit of gradient.
+    """
+
+    strong: float = 2.4
+    weak: float = 1.0
+    length_px: int = 28
+    worth: float = 3.0
+
+
+@kernel
+def _blur_rows_x(rgb: U8, weights: I32, out: U8, first: int, last: int) -> None:
+    width = rgb.shape[1]
+    radius = weights.size // 2
+    total = weights.sum()
+    for y in range(first, last):
+        for x in range(width):
+            for c in range(3):
+                value = total >> 1
+                for i in range(weights.size):
+                    value += weights[i] * np.int32(rgb[y, min(max(x + i - radius, 0), width - 1), c])
+                out[y, x, c] = value // total
+
+
+@kernel
+def _blur_rows_y(rgb: U8, weights: I32, out: U8, first: int, last: int) -> None:
+    height, width = rgb.shape[:2]
+    radius = weights.size // 2
+    total = weights.sum()
+    for y in range(first, last):
+        for x in range(width):
+            for c in range(3):
+                value = total >> 1
+                for i in range(weights.size):
+                    value += weights[i] * np.int32(rgb[min(max(y + i - radius, 0), height - 1), x, c])
+                out[y, x, c] = value // total
+
+
+def blur(rgb: U8, sigma_px: float) -> U8:
+    """Gaussian blur of uint8 [H, W, 3], in integers."""
+    radius = int(2.5 * sigma_px + 0.5)
+    weights = np.ascontiguousarray(gaussian_weights(sigma_px, radius)[radius])
+    half, out = np.empty_like(rgb), np.empty_like(rgb)
+    by_rows(lambda a, b: _blur_rows_x(rgb, weights, half, a, b), len(rgb))
+    by_rows(lambda a, b: _blur_rows_y(half, weights, out, a, b), len(rgb))
+    return out
+
+
+@kernel
+def _lab_plane_rows(rgb: U8, linear: F64, out: F32, first: int, last: int) -> None:
+    for y in range(first, last):
+        for x in range(rgb.shape[1]):
+            out[y, x, 0], out[y, x, 1], out[y, x, 2] = lab_of_linear(
+                linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]]
+            )
+
+
+@kernel
+def _gradient_rows(lab: F32, strength: F32, sector: U8, first: int, last: int) -> None:
+    """Largest eigenvalue's root of the colour structure tensor, and its direction in four sectors of 45°."""
+    height, width = lab.shape[:2]
+    for y in range(first, last):
+        for x in range(width):
+            xx = yy = xy = 0.0
+            for c in range(3):
+                dx = 0.5 * (lab[y, min(x + 1, width - 1), c] - lab[y, max(x - 1, 0), c])
+                dy = 0.5 * (lab[min(y + 1, height - 1), x, c] - lab[max(y - 1, 0), x, c])
+                xx += dx * dx
+                yy += dy * dy
+                xy += dx * dy
+            root = math.sqrt((xx - yy) * (xx - yy) + 4.0 * xy * xy)
+            strength[y, x] = math.sqrt(0.5 * (xx + yy + root))
+            # Eigenvector (2xy, yy − xx + root), or (xx − yy + root, 2xy): the longer of the two is the safer.
+            u, v = (xx - yy + root, 2.0 * xy) if xx >= yy else (2.0 * xy, yy - xx + root)
+            if abs(v) <= _TAN_22_5 * abs(u):
+                sector[y, x] = 0
+            elif abs(u) <= _TAN_22_5 * abs(v):
+                sector[y, x] = 2
+            else:
+                sector[y, x] = 1 if u * v > 0.0 else 3
+
+
+@kernel
+def _crests(strength: F32, sector: U8, threshold: F32) -> F32:
+    """Strength where it is the greatest across its edge and above the threshold, else 0."""
+    height, width = strength.shape
+    out = np.zeros((height, width), np.float32)
+    for y in range(1, height - 1):
+        for x in range(1, width - 1):
+            s = strength[y, x]
+            if s < threshold[y, x]:
+                continue
+            d = sector[y, x]
+            dx = 0 if d == 2 else 1
+            dy = 0 if d == 0 else (-1 if d == 3 else 1)
+            if s > strength[y - dy, x - dx] and s >= strength[y + dy, x + dx]:
+                out[y, x] = s
+    return out
+
+
+def photo_edges(rgb: U8, threshold: F32, sigma_px: float = 1.4) -> tuple[F32, U8]:
+    """Thin edges of a photo.
+
+    Args:
+        rgb: uint8 [H, W, 3], sRGB.
+        threshold: float32 [H, W], the least gradient, ΔE76 per pixel.
+        sigma_px: of the Gaussian blur before it.
+
+    Returns:
+        float32 [H, W]: gradient on the edge's crest, 0 elsewhere; and uint8 [H, W]: the edge's normal in steps of 45°
+        (0 along x, 2 along y).
+    """
+    soft = blur(np.ascontiguousarray(rgb), sigma_px)
+    lab = np.empty(soft.shape, np.float32)
+    by_rows(lambda a, b: _lab_plane_rows(soft, LINEAR, lab, a, b), len(lab))
+    strength, sector = np.empty(lab.shape[:2], np.float32), np.empty(lab.shape[:2], np.uint8)
+    by_rows(lambda a, b: _gradient_rows(lab, strength, sector, a, b), len(lab))
+    return _crests(strength, sector, threshold), sector
+
+
+@inlined
+def _push_neighbours(y: int, x: int, open_: Mask, queue: I32, size: int, width: int) -> int:
+    for v in range(max(0, y - 1), min(open_.shape[0], y + 2)):
+        for u in range(max(0, x - 1), min(width, x + 2)):
+            if open_[v, u]:
+                open_[v, u] = False
+                queue[size] = v * width + u
+                size += 1
+    return size
+
+
+@kernel
+def _chains(edges: F32, near: U8) -> tuple[I32, I32]:
+    """8-connected chains of edge pixels away from the map's borders: their pixels, and where each chain starts."""
+    height, width = edges.shape
+    open_ = np.zeros((height, width), np.bool_)
+    total = 0
+    for y in range(height):
+        for x in range(width):
+            if edges[y, x] > 0.0 and near[y, x] > 2:
+                open_[y, x] = True
+                total += 1
+    pixels = np.empty(total, np.int32)
+    starts = np.empty(total + 1, np.int32)
+    size = chains = 0
+    for y in range(height):
+        for x in range(width):
+            if not open_[y, x]:
+                continue
+            starts[chains] = size
+            chains += 1
+            open_[y, x] = False
+            pixels[size] = y * width + x
+            at = size
+            size += 1
+            while at < size:
+                size = _push_neighbours(pixels[at] // width, pixels[at] % width, open_, pixels, size, width)
+                at += 1
+    starts[chains] = size
+    return pixels, starts[: chains + 1].copy()
+
+
+@kernel
+def _draw_chains(
+    pixels: I32,
+    starts: I32,
+    edges: F32,
+    sector: U8,
+    hint: F32,
+    index: U8,
+    cells: I32,
+    costs: F32,
+    apart: F32,
+    strong: float,
+    length_px: int,
+    worth: float,
+    out: U8,
+) -> None:
+    height, width = edges.shape
+    for chain in range(starts.size - 1):
+        first, last = starts[chain], starts[chain + 1]
+        if last - first < length_px:
+            continue
+        sums = np.zeros(costs.shape[1], np.float64)
+        gradient = 0.0
+        firm = 0
+        for i in range(first, last):
+            y, x = pixels[i] // width, pixels[i] % width
+            gradient += edges[y, x] / (hint[y, x] * hint[y, x])
+            firm += edges[y, x] >= strong * hint[y, x]
+            for k in range(costs.shape[1]):
+                sums[k] += costs[cells[y, x], k]
+        if firm * 3 < last - first:
+            continue
+        here = index[pixels[first] // width, pixels[first] % width]
+        ink = -1
+        for k in range(costs.shape[1]):
+            if k != here and apart[here, k] >= _LEAST_INK_DISTANCE and (ink < 0 or sums[k] < sums[ink]):
+                ink = k
+        if ink < 0 or sums[ink] - sums[here] > worth * gradient:
+            continue
+        for i in range(first, last):
+            y, x = pixels[i] // width, pixels[i] % width
+            # The line lies on the side where it costs less, so that the two edges of a thin feature share one line.
+            dx = 0 if sector[y, x] == 2 else _SHIFT_PX
+            dy = 0 if sector[y, x] == 0 else (-_SHIFT_PX if sector[y, x] == 3 else _SHIFT_PX)
+            before = cells[min(max(y - dy, 0), height - 1), min(max(x - dx, 0), width - 1)]
+            after = cells[min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)]
+            side = 1 if costs[after, ink] - costs[after, here] < costs[before, ink] - costs[before, here] else -1
+            y += side * dy
+            x += side * dx
+            for v in range(max(0, y - 1), min(height, y + 2)):
+                for u in range(max(0, x - 1), min(width, x + 2)):
+                    out[v, u] = ink
+
+
+def lost_contours(
+    rgb: U8, index: U8, cells: I32, costs: F32, hint: F32, palette: Palette, options: ContourOptions
+) -> U8:
+    """Lines that bring back edges with one ink on both sides.
+
+    Args:
+        rgb: uint8 [H, W, 3], the photo.
+        index: uint8 [H, W], the label map.
+        cells, costs: as `pipeline.costs.ink_costs` makes them.
+        hint: float32 [H, W], factor on the thresholds: below 1 where a contour is expected, above where it is not.
+        palette: of the label map.
+
+    Returns:
+        uint8 [H, W]: the ink of each line pixel (lines are three pixels wide), `NO_LINE` elsewhere.
+    """
+    edges, sector = photo_edges(rgb, (hint * np.float32(options.weak)).astype(np.float32))
+    near = border_distance(index, 4)
+    pixels, starts = _chains(edges, near)
+    inks = palette_lab(palette)
+    out = np.full(index.shape, NO_LINE, np.uint8)
+    _draw_chains(
+        pixels,
+        starts,
+        edges,
+        sector,
+        hint,
+        index,
+        cells,
+        costs,
+        delta_e_matrix(inks, inks),
+        options.strong,
+        options.length_px,
+        options.worth,
+        out,
+    )
+    return out
+
+
+def contour_hint(importance: U8, subject: U8) -> F32:
+    """Factor on the contour thresholds: 2 far from the vehicle, 1 on it, one half along its probable outline.
+
+    Args:
+        importance, subject: uint8 [H, W].
+    """
+    away = np.float32(1.0) - importance.astype(np.float32) * np.float32(1.0 / 255.0)
+    doubt = np.minimum(subject, 255 - subject).astype(np.float32) * np.float32(1.0 / 127.5)
+    hint: F32 = (np.float32(1.0) + away) * (np.float32(1.0) - np.float32(0.5) * np.minimum(doubt, 1.0))
+    return hint.astype(np.float32)
