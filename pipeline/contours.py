@@ -19,32 +19,48 @@ from pipeline.polish import border_distance, gaussian_weights
 from pipeline.types import F32, F64, U8, Mask, Palette
 
 I32 = npt.NDArray[np.int32]
+U16 = npt.NDArray[np.uint16]
 
 NO_LINE = 255
 _LEAST_INK_DISTANCE = 5.0  # ΔE00 below which a line would not show
 _SHIFT_PX = 1
+_MOST_TURNS_ON_GROUND = 0.3  # share of a chain's pixels where it turns: walls and kerbs have 0.1, foliage 0.5
+_FRACTION = 16
 _TAN_22_5 = 0.41421356237309503
 
 
 @dataclass(frozen=True, slots=True)
-class ContourOptions:
-    """What counts as a lost contour.
+class ContourScale:
+    """What counts as a lost contour at one scale.
 
     Attributes:
+        sigma_px: of the Gaussian blur before the gradient.
         strong, weak: hysteresis thresholds on the gradient, ΔE76 per pixel, for a pixel of full importance.
         length_px: shortest contour.
-        worth: ΔE that a line may cost per pixel of its area, for each unit of gradient.
+        gap_px: how far it must lie from the map's borders; nearer, the border already shows it.
+        worth: ΔE that a line may cost on each of its pixels, for each unit of gradient.
+        ground: factor on the thresholds far from the vehicle, where texture has edges too.
     """
 
-    strong: float = 2.4
-    weak: float = 1.0
-    length_px: int = 28
-    worth: float = 3.0
+    sigma_px: float
+    strong: float
+    weak: float
+    length_px: int
+    gap_px: int
+    worth: float
+    ground: float
+
+
+FINE = ContourScale(sigma_px=1.4, strong=2.4, weak=1.0, length_px=28, gap_px=2, worth=3.0, ground=2.0)
+"""Crisp edges: panel gaps, spokes, glazing."""
+
+COARSE = ContourScale(sigma_px=2.8, strong=0.4, weak=0.25, length_px=60, gap_px=4, worth=30.0, ground=3.0)
+"""Faint but long edges, such as a black tyre in its own shadow."""
 
 
 @kernel
-def _blur_rows_x(rgb: U8, weights: I32, out: U8, first: int, last: int) -> None:
-    width = rgb.shape[1]
+def _blur_across(source: U16, weights: I32, out: U16, first: int, last: int) -> None:
+    width = source.shape[1]
     radius = weights.size // 2
     total = weights.sum()
     for y in range(first, last):
@@ -52,13 +68,13 @@ def _blur_rows_x(rgb: U8, weights: I32, out: U8, first: int, last: int) -> None:
             for c in range(3):
                 value = total >> 1
                 for i in range(weights.size):
-                    value += weights[i] * np.int32(rgb[y, min(max(x + i - radius, 0), width - 1), c])
+                    value += weights[i] * np.int64(source[y, min(max(x + i - radius, 0), width - 1), c])
                 out[y, x, c] = value // total
 
 
 @kernel
-def _blur_rows_y(rgb: U8, weights: I32, out: U8, first: int, last: int) -> None:
-    height, width = rgb.shape[:2]
+def _blur_down(source: U16, weights: I32, out: U16, first: int, last: int) -> None:
+    height, width = source.shape[:2]
     radius = weights.size // 2
     total = weights.sum()
     for y in range(first, last):
@@ -66,26 +82,42 @@ def _blur_rows_y(rgb: U8, weights: I32, out: U8, first: int, last: int) -> None:
             for c in range(3):
                 value = total >> 1
                 for i in range(weights.size):
-                    value += weights[i] * np.int32(rgb[min(max(y + i - radius, 0), height - 1), x, c])
+                    value += weights[i] * np.int64(source[min(max(y + i - radius, 0), height - 1), x, c])
                 out[y, x, c] = value // total
 
 
-def blur(rgb: U8, sigma_px: float) -> U8:
-    """Gaussian blur of uint8 [H, W, 3], in integers."""
+def blur(rgb: U8, sigma_px: float) -> U16:
+    """Gaussian blur, in integers.
+
+    Args:
+        rgb: uint8 [H, W, 3], sRGB.
+
+    Returns:
+        uint16 [H, W, 3], sRGB in sixteenths of a code: a faint edge in the dark is less than one code high.
+    """
     radius = int(2.5 * sigma_px + 0.5)
     weights = np.ascontiguousarray(gaussian_weights(sigma_px, radius)[radius])
-    half, out = np.empty_like(rgb), np.empty_like(rgb)
-    by_rows(lambda a, b: _blur_rows_x(rgb, weights, half, a, b), len(rgb))
-    by_rows(lambda a, b: _blur_rows_y(half, weights, out, a, b), len(rgb))
-    return out
+    source = rgb.astype(np.uint16) * np.uint16(_FRACTION)
+    half = np.empty_like(source)
+    by_rows(lambda a, b: _blur_across(source, weights, half, a, b), len(source))
+    by_rows(lambda a, b: _blur_down(half, weights, source, a, b), len(source))
+    return source
+
+
+def _linear_of_sixteenths() -> F64:
+    """float64 [4081]: linear light of each sixteenth of an sRGB code, linear between codes."""
+    code, part = np.divmod(np.arange(255 * _FRACTION + 1), _FRACTION)
+    above = LINEAR[np.minimum(code + 1, 255)]
+    fine: F64 = LINEAR[code] + (above - LINEAR[code]) * (part / _FRACTION)
+    return fine
 
 
 @kernel
-def _lab_plane_rows(rgb: U8, linear: F64, out: F32, first: int, last: int) -> None:
+def _lab_rows(soft: U16, linear: F64, out: F32, first: int, last: int) -> None:
     for y in range(first, last):
-        for x in range(rgb.shape[1]):
+        for x in range(soft.shape[1]):
             out[y, x, 0], out[y, x, 1], out[y, x, 2] = lab_of_linear(
-                linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]]
+                linear[soft[y, x, 0]], linear[soft[y, x, 1]], linear[soft[y, x, 2]]
             )
 
 
@@ -132,7 +164,7 @@ def _crests(strength: F32, sector: U8, threshold: F32) -> F32:
     return out
 
 
-def photo_edges(rgb: U8, threshold: F32, sigma_px: float = 1.4) -> tuple[F32, U8]:
+def photo_edges(rgb: U8, threshold: F32, sigma_px: float) -> tuple[F32, U8]:
     """Thin edges of a photo.
 
     Args:
@@ -144,9 +176,10 @@ def photo_edges(rgb: U8, threshold: F32, sigma_px: float = 1.4) -> tuple[F32, U8
         float32 [H, W]: gradient on the edge's crest, 0 elsewhere; and uint8 [H, W]: the edge's normal in steps of 45°
         (0 along x, 2 along y).
     """
-    soft = blur(np.ascontiguousarray(rgb), sigma_px)
+    soft = blur(rgb, sigma_px)
+    linear = _linear_of_sixteenths()
     lab = np.empty(soft.shape, np.float32)
-    by_rows(lambda a, b: _lab_plane_rows(soft, LINEAR, lab, a, b), len(lab))
+    by_rows(lambda a, b: _lab_rows(soft, linear, lab, a, b), len(lab))
     strength, sector = np.empty(lab.shape[:2], np.float32), np.empty(lab.shape[:2], np.uint8)
     by_rows(lambda a, b: _gradient_rows(lab, strength, sector, a, b), len(lab))
     return _crests(strength, sector, threshold), sector
@@ -164,14 +197,14 @@ def _push_neighbours(y: int, x: int, open_: Mask, queue: I32, size: int, width: 
 
 
 @kernel
-def _chains(edges: F32, near: U8) -> tuple[I32, I32]:
+def _chains(edges: F32, near: U8, gap_px: int) -> tuple[I32, I32]:
     """8-connected chains of edge pixels away from the map's borders: their pixels, and where each chain starts."""
     height, width = edges.shape
     open_ = np.zeros((height, width), np.bool_)
     total = 0
     for y in range(height):
         for x in range(width):
-            if edges[y, x] > 0.0 and near[y, x] > 2:
+            if edges[y, x] > 0.0 and near[y, x] > gap_px:
                 open_[y, x] = True
                 total += 1
     pixels = np.empty(total, np.int32)
@@ -192,6 +225,16 @@ def _chains(edges: F32, near: U8) -> tuple[I32, I32]:
                 at += 1
     starts[chains] = size
     return pixels, starts[: chains + 1].copy()
+
+
+@inlined
+def _turns(edges: F32, sector: U8, y: int, x: int) -> bool:
+    """Whether an edge pixel has an edge neighbour of another direction."""
+    for v in range(max(0, y - 1), min(edges.shape[0], y + 2)):
+        for u in range(max(0, x - 1), min(edges.shape[1], x + 2)):
+            if edges[v, u] > 0.0 and sector[v, u] != sector[y, x]:
+                return True
+    return False
 
 
 @kernel
@@ -216,15 +259,19 @@ def _draw_chains(
         if last - first < length_px:
             continue
         sums = np.zeros(costs.shape[1], np.float64)
-        gradient = 0.0
+        gradient = caution = 0.0
         firm = 0
+        turns = 0
         for i in range(first, last):
             y, x = pixels[i] // width, pixels[i] % width
+            turns += _turns(edges, sector, y, x)
+            caution += hint[y, x]
             gradient += edges[y, x] / (hint[y, x] * hint[y, x])
             firm += edges[y, x] >= strong * hint[y, x]
             for k in range(costs.shape[1]):
                 sums[k] += costs[cells[y, x], k]
-        if firm * 3 < last - first:
+        restless = turns > _MOST_TURNS_ON_GROUND * (last - first)
+        if firm * 3 < last - first or (restless and caution > 1.2 * (last - first)):
             continue
         here = index[pixels[first] // width, pixels[first] % width]
         ink = -1
@@ -248,9 +295,7 @@ def _draw_chains(
                     out[v, u] = ink
 
 
-def lost_contours(
-    rgb: U8, index: U8, cells: I32, costs: F32, hint: F32, palette: Palette, options: ContourOptions
-) -> U8:
+def lost_contours(rgb: U8, index: U8, cells: I32, costs: F32, hint: F32, palette: Palette, scale: ContourScale) -> U8:
     """Lines that bring back edges with one ink on both sides.
 
     Args:
@@ -259,13 +304,13 @@ def lost_contours(
         cells, costs: as `pipeline.costs.ink_costs` makes them.
         hint: float32 [H, W], factor on the thresholds: below 1 where a contour is expected, above where it is not.
         palette: of the label map.
+        scale: what to look for.
 
     Returns:
         uint8 [H, W]: the ink of each line pixel (lines are three pixels wide), `NO_LINE` elsewhere.
     """
-    edges, sector = photo_edges(rgb, (hint * np.float32(options.weak)).astype(np.float32))
-    near = border_distance(index, 4)
-    pixels, starts = _chains(edges, near)
+    edges, sector = photo_edges(rgb, hint * np.float32(scale.weak), scale.sigma_px)
+    pixels, starts = _chains(edges, border_distance(index, scale.gap_px + 2), scale.gap_px)
     inks = palette_lab(palette)
     out = np.full(index.shape, NO_LINE, np.uint8)
     _draw_chains(
@@ -278,21 +323,25 @@ def lost_contours(
         cells,
         costs,
         delta_e_matrix(inks, inks),
-        options.strong,
-        options.length_px,
-        options.worth,
+        scale.strong,
+        scale.length_px,
+        scale.worth,
         out,
     )
     return out
 
 
-def contour_hint(importance: U8, subject: U8) -> F32:
-    """Factor on the contour thresholds: 2 far from the vehicle, 1 on it, one half along its probable outline.
+def contour_hint(importance: U8, subject: U8, ground: float) -> F32:
+    """Factor on the contour thresholds: `ground` far from the vehicle, 1 on it, one half along its probable outline.
 
     Args:
         importance, subject: uint8 [H, W].
+        ground: at least 1.
+
+    Returns:
+        float32 [H, W].
     """
     away = np.float32(1.0) - importance.astype(np.float32) * np.float32(1.0 / 255.0)
-    doubt = np.minimum(subject, 255 - subject).astype(np.float32) * np.float32(1.0 / 127.5)
-    hint: F32 = (np.float32(1.0) + away) * (np.float32(1.0) - np.float32(0.5) * np.minimum(doubt, 1.0))
+    doubt = np.minimum(np.minimum(subject, 255 - subject).astype(np.float32) * np.float32(1.0 / 127.0), 1.0)
+    hint: F32 = (np.float32(1.0) + away * np.float32(ground - 1.0)) * (np.float32(1.0) - np.float32(0.5) * doubt)
     return hint.astype(np.float32)

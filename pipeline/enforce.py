@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.backdrop import cut_out
 from pipeline.colour import palette_lab
-from pipeline.contours import NO_LINE, ContourOptions, contour_hint, lost_contours
+from pipeline.contours import COARSE, FINE, NO_LINE, contour_hint, lost_contours
 from pipeline.costs import ink_costs, nearest_inks, shade_lenience
 from pipeline.polish import polish_borders
 from pipeline.regions import border_lengths, count_regions, merge_regions
@@ -109,8 +109,12 @@ def _sigmas(shape: tuple[int, ...]) -> tuple[float, ...]:
 
 def _with_lines(index: U8, cells: I32, costs: F32, illustration: Illustration, palette: Palette) -> tuple[U8, I32, F32]:
     """Draw the contours that the map lost, and the line work, and pin their pixels to their inks."""
-    hint = contour_hint(illustration.importance, illustration.subject)
-    lines = lost_contours(illustration.rgb, index, cells, costs, hint, palette, ContourOptions())
+    lines = np.full(index.shape, NO_LINE, np.uint8)
+    for scale in (FINE, COARSE):
+        hint = contour_hint(illustration.importance, illustration.subject, scale.ground)
+        drawn = np.where(lines != NO_LINE, lines, index)
+        found = lost_contours(illustration.rgb, drawn, cells, costs, hint, palette, scale)
+        lines = np.where(found != NO_LINE, found, lines)
     if illustration.lines is not None:
         lines[illustration.lines] = int(palette_lab(palette)[:, 0].argmin())
     drawn = lines != NO_LINE

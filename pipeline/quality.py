@@ -44,8 +44,7 @@ class Quality:
 def coverage_pct(image: IndexMap) -> F64:
     """float64 [K]: share of the picture that each ink covers, in percent."""
     counts = np.bincount(image.index.ravel(), minlength=256)[: len(image.palette)]
-    shares: F64 = counts * (100.0 / image.index.size)
-    return shares
+    return np.asarray(counts * (100.0 / image.index.size), np.float64)
 
 
 def mean_delta_e_per_ink(rgb: U8, image: IndexMap) -> F64:

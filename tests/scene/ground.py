@@ -111,7 +111,7 @@ def shadow(plane: Plane) -> Field:
     """Share of light that reaches the ground, float32 [H, W]: almost none under the car, less behind it."""
     # The low camera sees past the far sill; the shade there is taken to be as deep as under the car.
     contact = np.minimum(_slab_distance(plane, 0.0, 0.0), _slab_distance(plane, 0.0, -900.0))
-    under = 1.0 - 0.985 * smoothstep(190.0, -190.0, contact)
+    under = 1.0 - 0.78 * smoothstep(190.0, -190.0, contact)
     halo = 1.0 - 0.42 * smoothstep(900.0, -100.0, contact)
     lengthways = -(SUN[0] * CAMERA.cos - SUN[2] * CAMERA.sin) / SUN[1]
     sideways = -(SUN[0] * CAMERA.sin + SUN[2] * CAMERA.cos) / SUN[1]
@@ -121,7 +121,7 @@ def shadow(plane: Plane) -> Field:
     sun = 1.0 - 0.62 * smoothstep(120.0, -160.0, cast)
     for axle in (FRONT_AXLE_U, REAR_AXLE_U):
         patch = np.hypot((plane.u - axle) / 1.25, (plane.w - 720.0) / 0.9)
-        under = under * (1.0 - 0.93 * smoothstep(AXLE_H, 110.0, patch))
+        under = under * (1.0 - 0.55 * smoothstep(AXLE_H, 110.0, patch))
     return np.asarray(under * halo * sun, dtype=np.float32)
 
 
