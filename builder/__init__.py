@@ -1,0 +1,1 @@
+"""What warms, verifies and reports on the model volume goes here."""

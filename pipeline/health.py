@@ -1,0 +1,98 @@
+"""`ping`: what this worker can do, found by doing it.
+
+The draft engine's readiness is a real job on a tiny picture, from encoded photo to audited SVG and PNG. Nothing here is
+a constant but the absence of the studio engine and of NVML, which is the build's. No path or host name is told.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from pipeline.compiled import thread_count
+from pipeline.errors import InternalError, LiveryError, ModelMissing
+from pipeline.run import choose_engine, run
+from pipeline.schema import EngineHealth, Health, parse_request
+from pipeline.settings import Settings
+
+CHECK_WIDTH_PX, CHECK_HEIGHT_PX = 96, 64
+CHECK_INKS = ("#14161A", "#C8262B", "#F2F4F5")
+
+PACKAGES = ("livery", "numba", "numpy", "opencv-python-headless", "pillow", "pydantic", "pyvips", "runpod", "vtracer")
+
+# What a broken installation raises inside the phases, besides our own errors: a missing or mismatched library, a kernel
+# that does not compile, a child process that can't start.
+_FAULTS = (LiveryError, ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError)
+
+log = logging.getLogger(__name__)
+
+
+def ping(settings: Settings) -> Health:
+    """The worker's health. Takes about as long as a tiny job; raises nothing that a job would raise."""
+    draft = _draft_health(settings)
+    try:
+        chosen, _ = choose_engine(parse_request({}), settings)
+        auto = chosen if draft.ready else None
+    except ModelMissing:
+        auto = None
+    studio = EngineHealth(ready=False, reason="the studio engine's models are not on this worker")
+    return Health(
+        status="failing" if auto is None else "ready",
+        auto=auto,
+        engines={"draft": draft, "studio": studio},
+        volume=_volume_state(settings.volume),
+        gpu=None,
+        threads=thread_count(),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    )
+
+
+def _draft_health(settings: Settings) -> EngineHealth:
+    began_s = time.perf_counter()
+    try:
+        _check_draft(settings)
+    except _FAULTS as fault:
+        log.exception("the draft engine's self-check failed")
+        code = fault.code if isinstance(fault, LiveryError) else InternalError().code
+        return EngineHealth(ready=False, reason=f"its self-check failed with {code}; the log has the details")
+    spent_ms = round((time.perf_counter() - began_s) * 1000, 1)
+    return EngineHealth(ready=True, reason="drew its test picture and passed the audit", self_check_ms=spent_ms)
+
+
+def _check_draft(settings: Settings) -> None:
+    """Illustrate three upright bands, one of each ink, and find every ink in the drawing."""
+    bands = np.array([[int(ink[i : i + 2], 16) for i in (1, 3, 5)] for ink in CHECK_INKS], np.uint8)
+    picture = np.tile(np.repeat(bands, CHECK_WIDTH_PX // len(bands), axis=0), (CHECK_HEIGHT_PX, 1, 1))
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG")
+    job = parse_request({"engine": "draft", "tone": 0, "palette": list(CHECK_INKS), "output": {"png_widths": [96]}})
+    result = run(job, settings, data=encoded.getvalue(), frame_px=CHECK_WIDTH_PX)
+    if any(ink.paths == 0 for ink in result.report.palette):
+        raise RuntimeError("the test picture lost an ink")
+
+
+def _volume_state(volume: Path | None) -> Literal["unset", "missing", "unreadable", "present"]:
+    if volume is None:
+        return "unset"
+    try:
+        next(volume.iterdir(), None)
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError:
+        return "unreadable"
+    return "present"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

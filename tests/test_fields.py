@@ -1,0 +1,138 @@
+"""Every field of the request changes the output or the report, or is refused by name.
+
+The fields are walked from the models: a field without a row here fails. The options that the report repeats don't count
+as a change, save for `cache`, which asks that nothing is kept where nothing is kept anyway.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import BaseModel
+
+from handler import job_output
+from pipeline.errors import LiveryError, ModelMissing, SchemaError
+from pipeline.run import dry_run, run
+from pipeline.schema import JobInput, Output, Sanitize, Style, parse_request
+from pipeline.settings import Settings
+
+FRAME_PX = 128
+
+
+def picture(body: tuple[int, int, int]) -> str:
+    """A shaded, noisy block with windows and wheels on a cluttered ground, 192 × 128 px, as base64."""
+    noise = np.random.Generator(np.random.PCG64(3)).normal(0, 14, (128, 192, 1))
+    rgb = np.zeros((128, 192, 3))
+    rgb[:] = np.linspace(190, 120, 128)[:, None, None] * np.array([0.8, 0.95, 1.1])
+    rgb[84:] = (110, 112, 115)
+    rgb[84::6, ::7] += 70
+    rgb[46:94, 36:156] = np.linspace(1.25, 0.6, 48)[:, None, None] * np.array(body)
+    rgb[52:66, 56:134] = (60, 90, 110)
+    rgb[70:80, 90:110] = (235, 235, 230)
+    rgb[86:106, 52:74] = rgb[86:106, 118:140] = (22, 23, 26)
+    encoded = io.BytesIO()
+    Image.fromarray(np.clip(rgb + noise, 0, 255).astype(np.uint8)).save(encoded, "PNG")
+    return base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+BASE: dict[str, Any] = {"image": picture((200, 38, 43)), "output": {"png_widths": [64]}}
+REGION = {"regions": [[80, 64, 120, 86]]}
+
+Row = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+CHANGES: dict[str, Row] = {
+    "image": ({}, {"image": picture((40, 90, 160))}),
+    "palette": ({}, {"palette": ["#000000", "#FFFFFF", "#FF0000"]}),
+    "engine": ({}, {"engine": "draft"}),
+    "detail": ({"detail": 0.1}, {"detail": 1}),
+    "tone": ({"tone": 0}, {"tone": 1}),
+    "line_work": ({}, {"line_work": 1}),
+    "background": ({}, {"background": "#FFFFFF"}),
+    "subject": ({}, {"subject": {"box": [10, 10, 60, 60]}}),
+    "seed": ({}, {"seed": 7}),
+    "sanitize.enabled": ({"sanitize": REGION}, {"sanitize": REGION | {"enabled": False}}),
+    "sanitize.regions": ({}, {"sanitize": REGION}),
+    "sanitize.protect": ({"sanitize": REGION}, {"sanitize": REGION | {"protect": [[85, 66, 115, 84]]}}),
+    "output.formats": ({"output": {}}, {"output": {"formats": ["png"]}}),
+    "output.png_widths": ({}, {"output": {"png_widths": [65]}}),
+}
+"""Field → what two jobs that differ in it alone say."""
+
+REFUSED: dict[str, tuple[Mapping[str, Any], type[LiveryError]]] = {
+    "image_url": ({"image_url": "https://pictures.test/car.jpg"}, SchemaError),
+    "mode": ({"mode": "faithful"}, SchemaError),
+    "engine": ({"engine": "studio"}, ModelMissing),
+    "sanitize.targets": ({"sanitize": {"targets": ["plate"]}}, SchemaError),
+    "style.allow_drift": ({"style": {"allow_drift": True}}, SchemaError),
+    "output.preset": ({"output": {"preset": "vinyl"}}, SchemaError),
+    "output.stacking": ({"output": {"stacking": "abutting"}}, SchemaError),
+    "output.tracer": ({"output": {"tracer": "livery"}}, SchemaError),
+    "output.single_cut": ({"output": {"single_cut": True}}, SchemaError),
+    "output.registration_marks": ({"output": {"registration_marks": True}}, SchemaError),
+    "output.upscale": ({"output": {"upscale": "off"}}, SchemaError),
+    **{f"style.{name}": ({"style": {name: "flat"}}, SchemaError) for name in ("prompt", "negative_prompt")},
+    **{
+        f"{group}.{name}": ({group: {name: 1}}, SchemaError)
+        for group, names in {
+            "sanitize": ("box_threshold", "text_threshold", "max_subject_share"),
+            "style": ("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until", "lora_scale"),
+            "output": ("tolerance_px", "width_mm", "dpi", "min_feature_mm", "trap_mm"),
+        }.items()
+        for name in names
+    },
+    "style.iou_threshold": ({"style": {"iou_threshold": 0.5}}, SchemaError),
+    "style.retries": ({"style": {"retries": 0}}, SchemaError),
+}
+
+ELSEWHERE = {"action", "cache"}
+"""Fields with a test of their own below."""
+
+
+def fields() -> set[str]:
+    groups: dict[str, type[BaseModel]] = {"sanitize": Sanitize, "style": Style, "output": Output}
+    plain = set(JobInput.model_fields) - set(groups)
+    return plain | {f"{group}.{name}" for group, model in groups.items() for name in model.model_fields}
+
+
+def outcome(request: Mapping[str, Any]) -> dict[str, Any]:
+    job = parse_request({**BASE, **request})
+    reply = job_output(run(job, Settings(), frame_px=FRAME_PX)).model_dump(mode="json")
+    del reply["report"]["timings_ms"], reply["report"]["options"]
+    return reply
+
+
+def test_every_field_of_the_models_has_a_row() -> None:
+    assert set(CHANGES) | set(REFUSED) | ELSEWHERE == fields()
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_the_field_changes_the_output_or_the_report(field: str) -> None:
+    one, other = CHANGES[field]
+    assert outcome(one) != outcome(other)
+
+
+@pytest.mark.parametrize("field", ["detail", "tone", "line_work", "background", "palette", "sanitize.protect"])
+def test_the_field_changes_the_drawing(field: str) -> None:
+    one, other = CHANGES[field]
+    assert outcome(one)["svg"] != outcome(other)["svg"]
+
+
+@pytest.mark.parametrize("field", REFUSED)
+def test_the_field_is_refused_by_its_name(field: str) -> None:
+    request, fault = REFUSED[field]
+    with pytest.raises(fault) as caught:
+        run(parse_request({**BASE, **request}), Settings(), frame_px=FRAME_PX)
+    assert caught.value.field == field
+
+
+def test_cache_off_is_repeated_and_what_is_not_kept_yet_is_refused() -> None:
+    for value in ("use", "off"):
+        assert dry_run(parse_request({"cache": value}), Settings()).report.options.cache == value
+    with pytest.raises(SchemaError, match=r"^cache"):
+        parse_request({"cache": "refresh"})

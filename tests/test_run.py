@@ -1,0 +1,323 @@
+"""One job: the order, the report, the deadlines, the places in the photo, the dry run and the health."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipeline.run
+from pipeline.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    ModelMissing,
+    OutOfMemory,
+    PaletteError,
+    SchemaError,
+)
+from pipeline.health import ping
+from pipeline.run import PERCENT, JobResult, Progress, dry_run, run
+from pipeline.schema import Report, parse_request
+from pipeline.settings import Settings
+from pipeline.types import UNPAINTED, Drawing, Phase
+from pipeline.vectorize import vectorize
+
+FRAME_PX = 96
+INKS = ["#14161A", "#C8262B", "#457B9D", "#7A838C", "#F2F4F5"]
+SETTINGS = Settings()
+
+
+def picture() -> bytes:
+    """A red car-like block with wheels on grey ground under a blue sky, 192 × 128 px, PNG."""
+    rgb = np.full((128, 192, 3), (69, 123, 157), np.uint8)
+    rgb[84:] = (122, 131, 140)
+    rgb[48:92, 40:152] = (200, 38, 43)
+    rgb[54:66, 60:130] = (225, 229, 232)
+    rgb[86:104, 56:76] = rgb[86:104, 116:136] = (20, 22, 26)
+    encoded = io.BytesIO()
+    Image.fromarray(rgb).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+PICTURE = picture()
+
+
+def illustrate(request: dict[str, Any] | None = None, **options: Any) -> JobResult:
+    job = parse_request({"palette": INKS, "output": {"png_widths": [64]}} | ({} if request is None else request))
+    return run(job, options.pop("settings", SETTINGS), data=PICTURE, frame_px=FRAME_PX, **options)
+
+
+@pytest.fixture(scope="module")
+def result() -> JobResult:
+    return illustrate()
+
+
+def without_timings(report: Report) -> dict[str, Any]:
+    return report.model_dump(exclude={"timings_ms"})
+
+
+def test_the_phases_run_in_order_and_the_progress_rises() -> None:
+    told: list[Progress] = []
+    illustrate(progress=told.append)
+    assert [step.phase for step in told] == ["decode", "sanitize", "steer", "enforce", "vectorize", "export"]
+    percents = [step.percent for step in told]
+    assert percents == sorted(set(percents))
+    assert percents[-1] < 100
+
+
+def test_the_report_says_what_is_in_the_drawing(result: JobResult) -> None:
+    report = result.report
+    svg = result.drawing.svg.encode()
+    assert report.input_sha256 == hashlib.sha256(PICTURE).hexdigest()
+    assert report.output_sha256 == hashlib.sha256(svg).hexdigest()
+    assert report.bytes == len(svg)
+    assert report.size is not None
+    assert (report.size.width, report.size.height) == (96, 64) == (result.index.width_px, result.index.height_px)
+    assert [ink.hex for ink in report.palette] == INKS
+    assert report.paths == result.drawing.paths == result.drawing.svg.count("<path ")
+    assert sum(ink.paths or 0 for ink in report.palette) == report.paths
+    assert sum(ink.nodes or 0 for ink in report.palette) == report.nodes
+    for ink in report.palette:
+        share = np.mean(result.index.index == ink.index) * 100
+        assert ink.coverage_pct == pytest.approx(share, abs=0.001)
+        assert (ink.mean_delta_e is None) == (share == 0)
+    assert report.subject is not None
+    assert report.subject.source == "auto"
+    assert report.options.palette == result.index.palette
+
+
+def test_the_timings_cover_every_phase_that_ran(result: JobResult) -> None:
+    timings = result.report.timings_ms
+    assert timings.upload is None
+    spent = [getattr(timings, phase) for phase in PERCENT]
+    assert all(phase_ms is not None for phase_ms in spent)
+    assert sum(spent) <= timings.total + 1
+
+
+def test_the_same_job_gives_the_same_bytes_whatever_ran_between(result: JobResult) -> None:
+    illustrate({"background": "remove", "detail": 1})
+    again = illustrate()
+    assert again.drawing.svg == result.drawing.svg
+    assert again.pngs == result.pngs
+    assert without_timings(again.report) == without_timings(result.report)
+
+
+def test_base64_and_bytes_are_the_same_photo(result: JobResult) -> None:
+    job = parse_request(
+        {"palette": INKS, "output": {"png_widths": [64]}, "image": base64.b64encode(PICTURE).decode("ascii")}
+    )
+    assert without_timings(run(job, SETTINGS, frame_px=FRAME_PX).report) == without_timings(result.report)
+    with pytest.raises(SchemaError, match=r"^image: can't stand beside"):
+        run(job, SETTINGS, data=PICTURE)
+
+
+def test_a_job_without_a_photo_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"^image: is missing"):
+        run(parse_request({}), SETTINGS)
+
+
+def test_pngs_come_in_the_widths_asked_for_and_only_then(result: JobResult) -> None:
+    assert [(png.width_px, png.height_px) for png in result.pngs] == [(64, 43)]
+    wide = illustrate({"output": {"png_widths": [300, 30]}})
+    sizes = [Image.open(io.BytesIO(png.data)).size for png in wide.pngs]
+    assert sizes == [(300, 200), (30, 20)]
+    assert illustrate({"output": {"formats": ["svg"]}}).pngs == ()
+
+
+def test_a_removed_background_leaves_pixels_unpainted() -> None:
+    removed = illustrate({"background": "remove"})
+    assert (removed.index.index == UNPAINTED).any()
+    assert sum(ink.coverage_pct or 0 for ink in removed.report.palette) < 100
+
+
+def test_an_extracted_palette_is_exact_and_reported() -> None:
+    extracted = illustrate({"palette": {"extract": 4}})
+    hexes = {ink.hex for ink in extracted.report.palette}
+    assert len(hexes) == 4
+    assert all(f'fill="{ink.hex}"' in extracted.drawing.svg for ink in extracted.report.palette if ink.coverage_pct)
+
+
+def test_a_photo_with_too_few_colours_to_extract_is_refused() -> None:
+    encoded = io.BytesIO()
+    Image.new("RGB", (64, 48), (90, 90, 90)).save(encoded, "PNG")
+    with pytest.raises(PaletteError, match=r"^palette"):
+        run(parse_request({"palette": {"extract": 4}}), SETTINGS, data=encoded.getvalue(), frame_px=64)
+
+
+@pytest.mark.parametrize("phase", PERCENT)
+def test_a_phase_past_its_time_fails_the_job_by_its_name(phase: Phase) -> None:
+    hasty = Settings.model_validate({f"deadline_{phase}_s": 1e-9})
+    with pytest.raises(DeadlineExceeded) as caught:
+        illustrate(settings=hasty)
+    assert caught.value.phase == phase
+    assert caught.value.retryable
+
+
+def test_a_cancelled_job_stops_before_its_next_phase() -> None:
+    for last in range(3):
+        told: list[Progress] = []
+        with pytest.raises(Cancelled):
+            illustrate(progress=told.append, cancelled=lambda told=told, last=last: len(told) > last)  # type: ignore[misc]
+        assert len(told) == last + 1
+
+
+def test_out_of_memory_in_a_phase_is_typed_and_the_next_job_runs(
+    monkeypatch: pytest.MonkeyPatch, result: JobResult
+) -> None:
+    def starve(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.run, "enforce", starve)
+        with pytest.raises(OutOfMemory, match=r"in enforce$"):
+            illustrate()
+    assert illustrate().drawing == result.drawing
+
+
+def test_a_drawing_that_leaves_the_palette_is_a_failed_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stray(*args: Any, **options: Any) -> Drawing:
+        drawing = vectorize(*args, **options)
+        return dataclasses.replace(drawing, svg=drawing.svg.replace(INKS[1], "#C8262C"))
+
+    monkeypatch.setattr(pipeline.run, "vectorize", stray)
+    with pytest.raises(InternalError):
+        illustrate()
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"sanitize": {"regions": [[0, 0, 9, 9], [192, 0, 200, 9]]}}, "sanitize.regions[1]"),
+        ({"sanitize": {"regions": [[-9, 0, 0, 9]]}}, "sanitize.regions[0]"),
+        ({"sanitize": {"protect": [[0, 128, 9, 130]]}}, "sanitize.protect[0]"),
+        ({"subject": {"box": [0, -5, 9, 0]}}, "subject.box"),
+        ({"subject": {"point": [192, 5]}}, "subject.point"),
+        ({"subject": {"point": [5, -0.5]}}, "subject.point"),
+    ],
+)
+def test_a_place_outside_the_photo_is_refused_by_its_field(request_: dict[str, Any], field: str) -> None:
+    with pytest.raises(SchemaError, match="outside the photo, which is 192 × 128 px") as caught:
+        illustrate(request_)
+    assert caught.value.field == field
+
+
+def test_a_box_partly_outside_is_cut_with_a_warning() -> None:
+    cut = illustrate({"sanitize": {"regions": [[-10, -10, 40, 20]]}})
+    assert [w.message for w in cut.report.warnings if w.code == "box_clipped"] == [
+        "sanitize.regions[0] was cut to the photo, which is 192 × 128 px"
+    ]
+    assert (
+        without_timings(illustrate({"sanitize": {"regions": [[0, 0, 40, 20]]}}).report)["removed"]
+        == (without_timings(cut.report)["removed"])
+    )
+    assert len(cut.report.removed) == 1
+
+
+def test_a_subject_box_is_reported_where_it_was_asked_for() -> None:
+    report = illustrate({"subject": {"box": [40, 48, 152, 104]}}).report
+    assert report.subject is not None
+    assert report.subject.source == "box"
+    assert report.subject.box is not None
+    x0, y0, x1, y1 = report.subject.box
+    assert 20 <= x0 < x1 <= 172
+    assert 28 <= y0 < y1 <= 124
+
+
+def test_auto_says_why_it_took_the_draft_engine() -> None:
+    assert "engine_auto" not in [warning.code for warning in illustrate({"engine": "draft"}).report.warnings]
+    assert [warning.code for warning in illustrate().report.warnings] == ["engine_auto"]
+    set_to_draft = illustrate(settings=Settings(auto_engine="draft"))
+    assert [warning.message for warning in set_to_draft.report.warnings] == [
+        "auto took the draft engine, as this worker is set to"
+    ]
+
+
+@pytest.mark.parametrize(("engine", "auto_engine"), [("studio", "auto"), ("studio", "draft"), ("auto", "studio")])
+def test_studio_without_its_models_is_never_a_draft(engine: str, auto_engine: str) -> None:
+    settings = Settings.model_validate({"auto_engine": auto_engine})
+    with pytest.raises(ModelMissing) as caught:
+        illustrate({"engine": engine}, settings=settings)
+    assert caught.value.field == "engine"
+    with pytest.raises(ModelMissing):
+        dry_run(parse_request({"engine": engine}), settings)
+
+
+def test_a_seed_that_changes_nothing_is_said() -> None:
+    report = illustrate({"seed": 0}).report
+    assert report.seed == 0
+    assert "seed_unused" in [warning.code for warning in report.warnings]
+
+
+def test_the_cost_needs_a_price(result: JobResult) -> None:
+    assert result.report.cost_estimate_usd is None
+    report = illustrate(settings=Settings(price_usd_per_s=1000)).report
+    assert report.cost_estimate_usd == pytest.approx(report.timings_ms.total, rel=0.2)
+
+
+def test_a_dry_run_needs_no_photo_and_bounds_the_cost() -> None:
+    settings = Settings(price_usd_per_s=0.001, deadline_decode_s=1, deadline_steer_s=2)
+    reply = dry_run(parse_request({"palette": INKS}), settings)
+    rest_s = sum(settings.deadline_s(phase) for phase in PERCENT if phase not in ("decode", "steer"))
+    assert reply.estimate.seconds_at_most == rest_s + 3
+    assert reply.estimate.cost_usd_at_most == pytest.approx((rest_s + 3) / 1000)
+    assert [ink.hex for ink in reply.report.palette] == INKS
+    assert (reply.report.size, reply.report.input_sha256, reply.report.output_sha256) == (None, None, None)
+    assert dry_run(parse_request({}), SETTINGS).estimate.cost_usd_at_most is None
+
+
+def test_a_dry_run_checks_the_photo_and_agrees_with_the_run() -> None:
+    job = parse_request({"palette": {"extract": 3}, "output": {"png_widths": [64]}, "subject": {"point": [90, 70]}})
+    dry = dry_run(job, SETTINGS, data=PICTURE, frame_px=FRAME_PX).report
+    wet = run(job, SETTINGS, data=PICTURE, frame_px=FRAME_PX).report
+    assert [ink.hex for ink in dry.palette] == [ink.hex for ink in wet.palette]
+    assert (dry.engine, dry.options, dry.size, dry.input_sha256) == (
+        wet.engine,
+        wet.options,
+        wet.size,
+        wet.input_sha256,
+    )
+    assert dry.paths is None
+    with pytest.raises(SchemaError, match=r"^subject.point"):
+        dry_run(parse_request({"subject": {"point": [900, 70]}}), SETTINGS, data=PICTURE)
+
+
+def test_ping_is_ready_where_the_draft_engine_draws() -> None:
+    health = ping(SETTINGS)
+    assert (health.status, health.auto, health.volume, health.gpu) == ("ready", "draft", "unset", None)
+    assert health.engines["draft"].ready
+    assert health.engines["draft"].self_check_ms is not None
+    assert not health.engines["studio"].ready
+    assert health.versions["python"] == ".".join(str(part) for part in sys.version_info[:3])
+    assert health.versions["numpy"] == np.__version__
+
+
+def test_ping_reflects_a_broken_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    health = ping(SETTINGS)
+    assert (health.status, health.auto) == ("failing", None)
+    assert not health.engines["draft"].ready
+    assert "nowhere" not in health.model_dump_json()
+
+
+def test_ping_reflects_a_worker_that_can_serve_no_auto_job() -> None:
+    health = ping(Settings(auto_engine="studio"))
+    assert (health.status, health.auto) == ("failing", None)
+    assert health.engines["draft"].ready
+
+
+def test_ping_tells_the_volumes_state_but_not_its_place(tmp_path: Path) -> None:
+    assert ping(Settings(volume=tmp_path)).volume == "present"
+    (tmp_path / "file").touch()
+    assert ping(Settings(volume=tmp_path / "file")).volume == "missing"
+    gone = ping(Settings(volume=tmp_path / "gone"))
+    assert gone.volume == "missing"
+    assert str(tmp_path) not in gone.model_dump_json()
