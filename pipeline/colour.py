@@ -277,6 +277,31 @@ def srgb_to_lab(rgb: U8) -> F64:
 
 
 @kernel
+def _plane_rows(rgb: U8, linear: F64, out: F32, first: int, last: int) -> None:
+    for y in range(first, last):
+        for x in range(rgb.shape[1]):
+            lightness, a, b = lab_of_linear(linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]])
+            out[0, y, x] = lightness
+            out[1, y, x] = a
+            out[2, y, x] = b
+
+
+def lab_planes(rgb: U8) -> F32:
+    """L*a*b* of a picture as planes.
+
+    Args:
+        rgb: uint8 [H, W, 3], sRGB.
+
+    Returns:
+        float32 [3, H, W].
+    """
+    source = np.ascontiguousarray(rgb)
+    out = np.empty((3, *rgb.shape[:2]), np.float32)
+    by_rows(lambda a, b: _plane_rows(source, LINEAR, out, a, b), len(source))
+    return out
+
+
+@kernel
 def _difference_rows(first_lab: F64, second_lab: F64, out: F64, first: int, last: int) -> None:
     for i in range(first, last):
         p, q = first_lab[i], second_lab[i]

@@ -13,19 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.colour import LINEAR, delta_e_matrix, lab_of_linear, palette_lab
+from pipeline.colour import delta_e_matrix, palette_lab
 from pipeline.compiled import by_rows, inlined, kernel
 from pipeline.polish import border_distance, gaussian_weights
-from pipeline.types import F32, F64, U8, Mask, Palette
+from pipeline.types import F32, U8, Mask, Palette
 
 I32 = npt.NDArray[np.int32]
-U16 = npt.NDArray[np.uint16]
 
 NO_LINE = 255
 _LEAST_INK_DISTANCE = 5.0  # ΔE00 below which a line would not show
 _SHIFT_PX = 1
 _MOST_TURNS_ON_GROUND = 0.3  # share of a chain's pixels where it turns: walls and kerbs have 0.1, foliage 0.5
-_FRACTION = 16
 _TAN_22_5 = 0.41421356237309503
 
 
@@ -59,78 +57,57 @@ COARSE = ContourScale(sigma_px=2.8, strong=0.4, weak=0.25, length_px=60, gap_px=
 
 
 @kernel
-def _blur_across(source: U16, weights: I32, out: U16, first: int, last: int) -> None:
-    width = source.shape[1]
+def _blur_across(planes: F32, weights: F32, out: F32, first: int, last: int) -> None:
+    channels, _, width = planes.shape
     radius = weights.size // 2
-    total = weights.sum()
-    for y in range(first, last):
-        for x in range(width):
-            for c in range(3):
-                value = total >> 1
-                for i in range(weights.size):
-                    value += weights[i] * np.int64(source[y, min(max(x + i - radius, 0), width - 1), c])
-                out[y, x, c] = value // total
+    row = np.empty(width + 2 * radius, np.float32)
+    for c in range(channels):
+        for y in range(first, last):
+            row[:radius] = planes[c, y, 0]
+            row[radius : radius + width] = planes[c, y]
+            row[radius + width :] = planes[c, y, width - 1]
+            out[c, y] = np.float32(0.0)
+            for i in range(weights.size):
+                for x in range(width):
+                    out[c, y, x] += weights[i] * row[x + i]
 
 
 @kernel
-def _blur_down(source: U16, weights: I32, out: U16, first: int, last: int) -> None:
-    height, width = source.shape[:2]
+def _blur_down(planes: F32, weights: F32, out: F32, first: int, last: int) -> None:
+    channels, height, width = planes.shape
     radius = weights.size // 2
-    total = weights.sum()
-    for y in range(first, last):
-        for x in range(width):
-            for c in range(3):
-                value = total >> 1
-                for i in range(weights.size):
-                    value += weights[i] * np.int64(source[min(max(y + i - radius, 0), height - 1), x, c])
-                out[y, x, c] = value // total
+    for c in range(channels):
+        for y in range(first, last):
+            out[c, y] = np.float32(0.0)
+            for i in range(weights.size):
+                v = min(max(y + i - radius, 0), height - 1)
+                for x in range(width):
+                    out[c, y, x] += weights[i] * planes[c, v, x]
 
 
-def blur(rgb: U8, sigma_px: float) -> U16:
-    """Gaussian blur, in integers.
-
-    Args:
-        rgb: uint8 [H, W, 3], sRGB.
-
-    Returns:
-        uint16 [H, W, 3], sRGB in sixteenths of a code: a faint edge in the dark is less than one code high.
-    """
+def blur(planes: F32, sigma_px: float) -> F32:
+    """Gaussian blur of float32 [C, H, W], the sums taken in a fixed order."""
     radius = int(2.5 * sigma_px + 0.5)
-    weights = np.ascontiguousarray(gaussian_weights(sigma_px, radius)[radius])
-    source = rgb.astype(np.uint16) * np.uint16(_FRACTION)
-    half = np.empty_like(source)
-    by_rows(lambda a, b: _blur_across(source, weights, half, a, b), len(source))
-    by_rows(lambda a, b: _blur_down(half, weights, source, a, b), len(source))
-    return source
-
-
-def _linear_of_sixteenths() -> F64:
-    """float64 [4081]: linear light of each sixteenth of an sRGB code, linear between codes."""
-    code, part = np.divmod(np.arange(255 * _FRACTION + 1), _FRACTION)
-    above = LINEAR[np.minimum(code + 1, 255)]
-    fine: F64 = LINEAR[code] + (above - LINEAR[code]) * (part / _FRACTION)
-    return fine
-
-
-@kernel
-def _lab_rows(soft: U16, linear: F64, out: F32, first: int, last: int) -> None:
-    for y in range(first, last):
-        for x in range(soft.shape[1]):
-            out[y, x, 0], out[y, x, 1], out[y, x, 2] = lab_of_linear(
-                linear[soft[y, x, 0]], linear[soft[y, x, 1]], linear[soft[y, x, 2]]
-            )
+    window = gaussian_weights(sigma_px, radius)[radius]
+    weights = (window / window.sum()).astype(np.float32)
+    half, out = np.empty_like(planes), np.empty_like(planes)
+    by_rows(lambda a, b: _blur_across(planes, weights, half, a, b), planes.shape[1])
+    by_rows(lambda a, b: _blur_down(half, weights, out, a, b), planes.shape[1])
+    return out
 
 
 @kernel
 def _gradient_rows(lab: F32, strength: F32, sector: U8, first: int, last: int) -> None:
     """Largest eigenvalue's root of the colour structure tensor, and its direction in four sectors of 45°."""
-    height, width = lab.shape[:2]
+    _, height, width = lab.shape
     for y in range(first, last):
+        above, below = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
             xx = yy = xy = 0.0
             for c in range(3):
-                dx = 0.5 * (lab[y, min(x + 1, width - 1), c] - lab[y, max(x - 1, 0), c])
-                dy = 0.5 * (lab[min(y + 1, height - 1), x, c] - lab[max(y - 1, 0), x, c])
+                dx = 0.5 * (lab[c, y, right] - lab[c, y, left])
+                dy = 0.5 * (lab[c, below, x] - lab[c, above, x])
                 xx += dx * dx
                 yy += dy * dy
                 xy += dx * dy
@@ -164,11 +141,11 @@ def _crests(strength: F32, sector: U8, threshold: F32) -> F32:
     return out
 
 
-def photo_edges(rgb: U8, threshold: F32, sigma_px: float) -> tuple[F32, U8]:
+def photo_edges(lab: F32, threshold: F32, sigma_px: float) -> tuple[F32, U8]:
     """Thin edges of a photo.
 
     Args:
-        rgb: uint8 [H, W, 3], sRGB.
+        lab: float32 [3, H, W], L*a*b*.
         threshold: float32 [H, W], the least gradient, ΔE76 per pixel.
         sigma_px: of the Gaussian blur before it.
 
@@ -176,12 +153,9 @@ def photo_edges(rgb: U8, threshold: F32, sigma_px: float) -> tuple[F32, U8]:
         float32 [H, W]: gradient on the edge's crest, 0 elsewhere; and uint8 [H, W]: the edge's normal in steps of 45°
         (0 along x, 2 along y).
     """
-    soft = blur(rgb, sigma_px)
-    linear = _linear_of_sixteenths()
-    lab = np.empty(soft.shape, np.float32)
-    by_rows(lambda a, b: _lab_rows(soft, linear, lab, a, b), len(lab))
-    strength, sector = np.empty(lab.shape[:2], np.float32), np.empty(lab.shape[:2], np.uint8)
-    by_rows(lambda a, b: _gradient_rows(lab, strength, sector, a, b), len(lab))
+    soft = blur(lab, sigma_px)
+    strength, sector = np.empty(threshold.shape, np.float32), np.empty(threshold.shape, np.uint8)
+    by_rows(lambda a, b: _gradient_rows(soft, strength, sector, a, b), len(strength))
     return _crests(strength, sector, threshold), sector
 
 
@@ -295,11 +269,11 @@ def _draw_chains(
                     out[v, u] = ink
 
 
-def lost_contours(rgb: U8, index: U8, cells: I32, costs: F32, hint: F32, palette: Palette, scale: ContourScale) -> U8:
+def lost_contours(lab: F32, index: U8, cells: I32, costs: F32, hint: F32, palette: Palette, scale: ContourScale) -> U8:
     """Lines that bring back edges with one ink on both sides.
 
     Args:
-        rgb: uint8 [H, W, 3], the photo.
+        lab: float32 [3, H, W], L*a*b* of the photo.
         index: uint8 [H, W], the label map.
         cells, costs: as `pipeline.costs.ink_costs` makes them.
         hint: float32 [H, W], factor on the thresholds: below 1 where a contour is expected, above where it is not.
@@ -309,7 +283,7 @@ def lost_contours(rgb: U8, index: U8, cells: I32, costs: F32, hint: F32, palette
     Returns:
         uint8 [H, W]: the ink of each line pixel (lines are three pixels wide), `NO_LINE` elsewhere.
     """
-    edges, sector = photo_edges(rgb, hint * np.float32(scale.weak), scale.sigma_px)
+    edges, sector = photo_edges(lab, hint * np.float32(scale.weak), scale.sigma_px)
     pixels, starts = _chains(edges, border_distance(index, scale.gap_px + 2), scale.gap_px)
     inks = palette_lab(palette)
     out = np.full(index.shape, NO_LINE, np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backdrop import cut_out
-from pipeline.colour import palette_lab
+from pipeline.colour import lab_planes, palette_lab
 from pipeline.contours import COARSE, FINE, NO_LINE, contour_hint, lost_contours
 from pipeline.costs import ink_costs, nearest_inks, shade_lenience
 from pipeline.polish import polish_borders
@@ -72,7 +72,8 @@ def enforce(illustration: Illustration, palette: Palette, options: EnforceOption
     """
     limits = _Limits.of(illustration.rgb.shape[:2], options.detail)
     cells, costs = ink_costs(illustration.rgb, palette, shade_lenience(palette))
-    across, down = border_lengths(illustration.rgb)
+    lab = lab_planes(illustration.rgb)
+    across, down = border_lengths(lab)
     share = illustration.importance.astype(np.float32) * np.float32(1.0 / 255.0)
     weight = np.float32(_GROUND_WEIGHT) + np.float32(1.0 - _GROUND_WEIGHT) * share
 
@@ -87,7 +88,7 @@ def enforce(illustration: Illustration, palette: Palette, options: EnforceOption
         scale *= 1.5
         index = merged(index, scale)
     index = polish_borders(index, cells, costs, _pull(share), _sigmas(index.shape))
-    index, cells, costs = _with_lines(index, cells, costs, illustration, palette)
+    index, cells, costs = _with_lines(index, cells, costs, lab, illustration, palette)
     ground = UNPAINTED
     if options.background != "keep":
         index, cells, costs = cut_out(index, cells, costs, illustration.subject)
@@ -107,13 +108,15 @@ def _sigmas(shape: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(sigma * size for sigma in _POLISH_SIGMAS_PX)
 
 
-def _with_lines(index: U8, cells: I32, costs: F32, illustration: Illustration, palette: Palette) -> tuple[U8, I32, F32]:
+def _with_lines(
+    index: U8, cells: I32, costs: F32, lab: F32, illustration: Illustration, palette: Palette
+) -> tuple[U8, I32, F32]:
     """Draw the contours that the map lost, and the line work, and pin their pixels to their inks."""
     lines = np.full(index.shape, NO_LINE, np.uint8)
     for scale in (FINE, COARSE):
         hint = contour_hint(illustration.importance, illustration.subject, scale.ground)
         drawn = np.where(lines != NO_LINE, lines, index)
-        found = lost_contours(illustration.rgb, drawn, cells, costs, hint, palette, scale)
+        found = lost_contours(lab, drawn, cells, costs, hint, palette, scale)
         lines = np.where(found != NO_LINE, found, lines)
     if illustration.lines is not None:
         lines[illustration.lines] = int(palette_lab(palette)[:, 0].argmin())

@@ -18,7 +18,7 @@ from pipeline.types import F32, U8
 
 I32 = npt.NDArray[np.int32]
 
-_MAX_LABELS = 64
+_OUTSIDE = 64  # no ink has this label
 _WEIGHT_ONE = 4096
 
 
@@ -59,23 +59,34 @@ def border_distance(index: U8, limit: int) -> U8:
 
 @kernel
 def _polish_rows(
-    index: U8, far: U8, cells: I32, costs: F32, pull: F32, weights: I32, out: U8, first: int, last: int
+    framed: U8,
+    stride: int,
+    steps: I32,
+    weights: I32,
+    far: U8,
+    reach: int,
+    cells: I32,
+    costs: F32,
+    pull: F32,
+    out: U8,
+    first: int,
+    last: int,
 ) -> None:
-    height, width = index.shape
-    radius = weights.shape[0] // 2
-    votes = np.zeros(_MAX_LABELS, np.int64)
+    """Polish some rows. `framed` is the flat map with a rim of `_OUTSIDE`; `steps` lead to the window's pixels."""
+    width = out.shape[1]
+    radius = (stride - width) // 2
+    votes = np.zeros(_OUTSIDE + 1, np.int64)
     for y in range(first, last):
         for x in range(width):
-            out[y, x] = index[y, x]
-            if far[y, x] > radius:
+            at = (y + radius) * stride + x + radius
+            out[y, x] = framed[at]
+            if far[y, x] > reach:
                 continue
-            total = np.int64(0)
             votes[:] = 0
-            for v in range(max(0, y - radius), min(height, y + radius + 1)):
-                for u in range(max(0, x - radius), min(width, x + radius + 1)):
-                    vote = weights[v - y + radius, u - x + radius]
-                    votes[index[v, u]] += vote
-                    total += vote
+            for i in range(steps.size):
+                votes[framed[at + steps[i]]] += weights[i]
+            votes[_OUTSIDE] = 0
+            total = votes.sum()
             best = np.inf
             for k in range(costs.shape[1]):
                 if votes[k] > 0:
@@ -98,14 +109,23 @@ def polish_borders(index: U8, cells: I32, costs: F32, pull: F32, sigmas_px: Sequ
         uint8 [H, W].
     """
     for sigma in sigmas_px:
-        radius = int(2.2 * sigma + 0.5)
-        weights = gaussian_weights(sigma, radius)
-        far = border_distance(index, radius + 1)
-        out = np.empty_like(index)
-
-        def rows(first: int, last: int, now: U8 = index, far: U8 = far, weights: I32 = weights, out: U8 = out) -> None:
-            _polish_rows(now, far, cells, costs, pull, weights, out, first, last)
-
-        by_rows(rows, len(index))
-        index = out
+        index = _polish_step(index, cells, costs, pull, sigma)
     return index
+
+
+def _polish_step(index: U8, cells: I32, costs: F32, pull: F32, sigma_px: float) -> U8:
+    radius = int(2.2 * sigma_px + 0.5)
+    weights = gaussian_weights(sigma_px, radius).ravel()
+    framed = np.pad(index, radius, constant_values=_OUTSIDE)
+    stride = framed.shape[1]
+    side = np.arange(-radius, radius + 1, dtype=np.int32)
+    steps = (side[:, None] * np.int32(stride) + side[None, :]).ravel()
+    reach = int(sigma_px + 1.0)  # beyond it the other label has too few votes to win
+    far = border_distance(index, reach + 1)
+    flat, out = framed.ravel(), np.empty_like(index)
+
+    def rows(first: int, last: int) -> None:
+        _polish_rows(flat, stride, steps, weights, far, reach, cells, costs, pull, out, first, last)
+
+    by_rows(rows, len(index))
+    return out

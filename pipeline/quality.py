@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.colour import delta_e, delta_e_matrix, palette_lab, srgb_to_lab
+from pipeline.costs import ink_costs
 from pipeline.regions import count_regions, undersized
 from pipeline.types import F64, U8, UNPAINTED, IndexMap, Mask, Palette
 
@@ -48,7 +49,7 @@ def coverage_pct(image: IndexMap) -> F64:
 
 
 def mean_delta_e_per_ink(rgb: U8, image: IndexMap) -> F64:
-    """Mean CIEDE2000 between the photo and each ink where that ink was painted.
+    """Mean CIEDE2000 between the photo and each ink where that ink was painted, by colour cells of 4×4×4 codes.
 
     Args:
         rgb: uint8 [H, W, 3], sRGB, the frame of the map.
@@ -56,10 +57,10 @@ def mean_delta_e_per_ink(rgb: U8, image: IndexMap) -> F64:
     Returns:
         float64 [K]; NaN for inks that were not used.
     """
+    cells, costs = ink_costs(rgb, image.palette)
     painted = image.index != UNPAINTED
     labels = image.index[painted]
-    differences = delta_e(srgb_to_lab(rgb[painted]), palette_lab(image.palette)[labels])
-    sums = np.bincount(labels, weights=differences, minlength=len(image.palette))
+    sums = np.bincount(labels, weights=costs[cells[painted], labels], minlength=len(image.palette))
     counts = np.bincount(labels, minlength=len(image.palette))
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 

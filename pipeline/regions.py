@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.colour import LINEAR, lab_of_linear
 from pipeline.compiled import by_rows, inlined, kernel
 from pipeline.types import F32, F64, U8, Mask
 
@@ -100,14 +99,28 @@ def _areas(ids: I32, count: int) -> tuple[I64, Mask]:
 
 
 @kernel
-def _data_terms(ids: I32, count: int, cells: I32, costs: F32, weight: F32) -> F64:
-    """float64 [count, K]: Σ weight · cost over each region's pixels."""
-    data = np.zeros((count, costs.shape[1]), np.float64)
-    for y in range(ids.shape[0]):
+def _data_rows(ids: I32, cells: I32, costs: F32, weight: F32, data: F64, first: int, last: int) -> None:
+    for y in range(first, last):
         for x in range(ids.shape[1]):
+            row, region, share = cells[y, x], ids[y, x], weight[y, x]
             for k in range(costs.shape[1]):
-                data[ids[y, x], k] += costs[cells[y, x], k] * weight[y, x]
-    return data
+                data[region, k] += costs[row, k] * share
+
+
+def _data_terms(ids: I32, count: int, cells: I32, costs: F32, weight: F32) -> F64:
+    """float64 [count, K]: Σ weight · cost over each region's pixels.
+
+    Two halves are summed apart and added, however many threads there are: the sums must not depend on their number.
+    """
+    halves = np.zeros((2, count, costs.shape[1]), np.float64)
+    edges = (0, len(ids) // 2, len(ids))
+
+    def half(first: int, last: int) -> None:
+        for i in range(first, last):
+            _data_rows(ids, cells, costs, weight, halves[i], edges[i], edges[i + 1])
+
+    by_rows(half, 2)
+    return np.asarray(halves[0] + halves[1], np.float64)
 
 
 @kernel
@@ -390,39 +403,33 @@ def count_regions(index: U8) -> int:
     return int(label_components(index)[1])
 
 
-@kernel
-def _length_rows(rgb: U8, linear: F64, across: F32, down: F32, first: int, last: int) -> None:
-    height, width = rgb.shape[:2]
-    above = np.empty((width, 3), np.float64)
-    here = np.empty((width, 3), np.float64)
-    for y in range(first, min(last + 1, height)):
-        for x in range(width):
-            here[x] = lab_of_linear(linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]])
-        for x in range(width):
-            if y < last and x + 1 < width:
-                across[y, x] = _length(here[x], here[x + 1])
-            if y > first:
-                down[y - 1, x] = _length(above[x], here[x])
-        above, here = here, above
-
-
 @inlined
-def _length(first: F64, second: F64) -> float:
-    square = (first[0] - second[0]) ** 2 + (first[1] - second[1]) ** 2 + (first[2] - second[2]) ** 2
+def _length(lab: F32, y: int, x: int, v: int, u: int) -> float:
+    square = 0.0
+    for c in range(3):
+        square += (lab[c, y, x] - lab[c, v, u]) * (lab[c, y, x] - lab[c, v, u])
     flat: float = 1.0 + square / _EDGE_SQUARE
     return _LEAST_LENGTH + (1.0 - _LEAST_LENGTH) / (flat * flat)
 
 
-def border_lengths(rgb: U8) -> tuple[F32, F32]:
+@kernel
+def _length_rows(lab: F32, across: F32, down: F32, first: int, last: int) -> None:
+    _, height, width = lab.shape
+    for y in range(first, last):
+        for x in range(width):
+            across[y, x] = _length(lab, y, x, y, min(x + 1, width - 1))
+            down[y, x] = _length(lab, y, x, min(y + 1, height - 1), x)
+
+
+def border_lengths(lab: F32) -> tuple[F32, F32]:
     """What a border costs between neighbouring pixels: 1 where the photo is flat, down to 0.35 across an edge.
 
     Args:
-        rgb: uint8 [H, W, 3], sRGB.
+        lab: float32 [3, H, W], L*a*b*.
 
     Returns:
         float32 [H, W] towards the right neighbour, and towards the lower one, in pixels.
     """
-    source = np.ascontiguousarray(rgb)
-    across, down = np.ones(rgb.shape[:2], np.float32), np.ones(rgb.shape[:2], np.float32)
-    by_rows(lambda a, b: _length_rows(source, LINEAR, across, down, a, b), len(source))
+    across, down = np.empty(lab.shape[1:], np.float32), np.empty(lab.shape[1:], np.float32)
+    by_rows(lambda a, b: _length_rows(lab, across, down, a, b), lab.shape[1])
     return across, down

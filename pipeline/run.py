@@ -353,12 +353,13 @@ def _ink(i: int, palette: Palette) -> InkReport:
 
 
 def _subject(illustration: Illustration, photo: Photo, prior: SubjectPrior) -> SubjectReport:
-    rows, columns = np.nonzero(illustration.subject >= SUBJECT_LEAST)
+    inside = illustration.subject >= SUBJECT_LEAST
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if rows.size == 0:
         return SubjectReport(box=None, source=prior.kind)
     scale_x, scale_y = photo.source_width_px / photo.width_px, photo.source_height_px / photo.height_px
-    x0, x1 = float(columns.min() * scale_x), float((columns.max() + 1) * scale_x)
-    y0, y1 = float(rows.min() * scale_y), float((rows.max() + 1) * scale_y)
+    x0, x1 = float(columns[0] * scale_x), float((columns[-1] + 1) * scale_x)
+    y0, y1 = float(rows[0] * scale_y), float((rows[-1] + 1) * scale_y)
     return SubjectReport(box=(round(x0, 1), round(y0, 1), round(x1, 1), round(y1, 1)), source=prior.kind)
 
 

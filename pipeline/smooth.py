@@ -15,16 +15,21 @@ _ONE = 1024
 
 
 @kernel
-def _bilateral_rows(rgb: U8, offsets: I32, closeness: I32, likeness: I32, out: U8, first: int, last: int) -> None:
-    height, width = rgb.shape[:2]
+def _bilateral_rows(
+    framed: U8, stride: int, steps: I32, closeness: I32, likeness: I32, out: U8, first: int, last: int
+) -> None:
+    """Filter some rows. `framed` is the picture with a rim, [pixels, 3]; `steps` lead to the window's pixels there."""
+    width = out.shape[1]
+    radius = (stride - width) // 2
     for y in range(first, last):
         for x in range(width):
-            r0, g0, b0 = np.int32(rgb[y, x, 0]), np.int32(rgb[y, x, 1]), np.int32(rgb[y, x, 2])
+            at = (y + radius) * stride + x + radius
+            r0, g0, b0 = np.int32(framed[at, 0]), np.int32(framed[at, 1]), np.int32(framed[at, 2])
             r = g = b = total = np.int32(0)
-            for i in range(offsets.shape[0]):
-                v = min(max(y + offsets[i, 0], 0), height - 1)
-                u = min(max(x + offsets[i, 1], 0), width - 1)
-                r1, g1, b1 = np.int32(rgb[v, u, 0]), np.int32(rgb[v, u, 1]), np.int32(rgb[v, u, 2])
+            for i in range(steps.size):
+                r1 = np.int32(framed[at + steps[i], 0])
+                g1 = np.int32(framed[at + steps[i], 1])
+                b1 = np.int32(framed[at + steps[i], 2])
                 weight = (closeness[i] * likeness[abs(r1 - r0) + abs(g1 - g0) + abs(b1 - b0)]) >> 10
                 r += weight * r1
                 g += weight * g1
@@ -54,7 +59,10 @@ def bilateral(rgb: U8, *, radius_px: int = 3, sigma_px: float = 4.0, sigma_colou
     closeness = np.array([round(_ONE * exp_negative((y * y + x * x) * falloff)) for y, x in offsets.tolist()], np.int32)
     decay = 1.0 / (2.0 * sigma_colour * sigma_colour)
     likeness = np.array([round(_ONE * exp_negative(d * d * decay)) for d in range(766)], np.int32)
-    source = np.ascontiguousarray(rgb)
-    out = np.empty_like(source)
-    by_rows(lambda a, b: _bilateral_rows(source, offsets, closeness, likeness, out, a, b), len(source))
+    framed = np.pad(rgb, ((radius_px, radius_px), (radius_px, radius_px), (0, 0)), mode="edge")
+    stride = framed.shape[1]
+    steps = (offsets[:, 0] * np.int32(stride) + offsets[:, 1]).astype(np.int32)
+    flat = framed.reshape(-1, 3)
+    out = np.empty(rgb.shape, np.uint8)
+    by_rows(lambda a, b: _bilateral_rows(flat, stride, steps, closeness, likeness, out, a, b), len(out))
     return out

@@ -73,7 +73,7 @@ def content_frame(rgb: U8) -> tuple[int, int, int, int]:
     Args:
         rgb: uint8 [H, W, 3], sRGB.
     """
-    bright = rgb.max(axis=2) > 12
+    bright = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2]) > 12
     rows = np.flatnonzero(bright.mean(axis=1) > 0.02)
     columns = np.flatnonzero(bright.mean(axis=0) > 0.02)
     if not rows.size or not columns.size:
@@ -150,8 +150,11 @@ def _spread(counts: F64, axis: int) -> F64:
 
 
 @kernel
-def _likeness(lab: F64) -> F64:
-    """float64 [4, H, W]: how strongly a pixel holds to its right, lower right, lower and lower left neighbour."""
+def _likeness(lab: F64) -> F32:
+    """How strongly a pixel holds to its right, lower right, lower and lower left neighbour.
+
+    float32 [4, H + 2, W + 2]: a rim of zeros lies around the picture, and no pixel holds to one outside it.
+    """
     height, width = lab.shape[:2]
     squares = np.zeros((4, height, width), np.float64)
     total = 0.0
@@ -166,48 +169,59 @@ def _likeness(lab: F64) -> F64:
                     total += squares[d, y, x]
                     pairs += 1
     scale = total / max(pairs, 1) + 1e-6
+    out = np.zeros((4, height + 2, width + 2), np.float32)
     for d in range(4):
         reach = 1.0 if d in (0, 2) else 0.7071067811865476
-        for y in range(height):
-            for x in range(width):
+        for y in range(height - (d > 0)):
+            for x in range(d == 3, width - (d < 2)):
                 q = 1.0 + squares[d, y, x] / scale
-                squares[d, y, x] = _FIELD * reach / (q * q)
-    return squares
+                out[d, y + 1, x + 1] = _FIELD * reach / (q * q)
+    return out
 
 
 @kernel
-def _cut(evidence: F64, likeness: F64, fixed: U8, figure: F64, steps: int) -> None:
+def _cut(evidence: F64, likeness: F32, fixed: U8, figure: F64, steps: int) -> None:
     """Binary labelling of least energy, by its convex relaxation (Chambolle and Pock 2011), from and into `figure`.
 
     Minimises Σ −evidence · u + Σ likeness · |u_i − u_j| over u in [0, 1]; `fixed` pixels (1) are ground. Step sizes are
-    Pock and Chambolle's diagonal preconditioners.
+    Pock and Chambolle's diagonal preconditioners. Arrays have a rim of one pixel, where likeness is 0, so that the
+    inner loops have no bounds to check.
     """
     height, width = figure.shape
-    flow = np.zeros((4, height, width), np.float64)
-    leading = figure.copy()
+    flow = np.zeros((4, height + 2, width + 2), np.float32)
+    now = np.zeros((height + 2, width + 2), np.float32)
+    pull = np.zeros((height + 2, width + 2), np.float32)
+    ceiling = np.zeros((height + 2, width + 2), np.float32)
+    degree = np.full((height + 2, width + 2), np.float32(1e-6))
+    for y in range(height):
+        for x in range(width):
+            now[y + 1, x + 1] = 0.0 if fixed[y, x] else figure[y, x]
+            pull[y + 1, x + 1] = evidence[y, x]
+            ceiling[y + 1, x + 1] = 0.0 if fixed[y, x] else 1.0
+    for d in range(4):
+        dy, dx = int(d > 0), 1 if d < 2 else (0 if d == 2 else -1)
+        for y in range(1, height + 1):
+            for x in range(1, width + 1):
+                degree[y, x] += likeness[d, y, x] + likeness[d, y - dy, x - dx]
+    leading = now.copy()
     for _ in range(steps):
         for d in range(4):
             dy, dx = int(d > 0), 1 if d < 2 else (0 if d == 2 else -1)
-            for y in range(height - dy):
-                for x in range(max(0, -dx), width - max(0, dx)):
+            for y in range(1, height + 1):
+                for x in range(1, width + 1):
                     limit = likeness[d, y, x]
-                    value = flow[d, y, x] + 0.5 * limit * (leading[y + dy, x + dx] - leading[y, x])
+                    value = flow[d, y, x] + np.float32(0.5) * limit * (leading[y + dy, x + dx] - leading[y, x])
                     flow[d, y, x] = min(max(value, -limit), limit)
-        for y in range(height):
-            for x in range(width):
-                pull = evidence[y, x]
-                degree = 1e-6
-                for d in range(4):
-                    dy, dx = int(d > 0), 1 if d < 2 else (0 if d == 2 else -1)
-                    pull += flow[d, y, x]
-                    degree += likeness[d, y, x]
-                    if y >= dy and 0 <= x - dx < width:
-                        pull -= flow[d, y - dy, x - dx]
-                        degree += likeness[d, y - dy, x - dx]
-                before = figure[y, x]
-                after = 0.0 if fixed[y, x] else min(max(before + pull / degree, 0.0), 1.0)
-                figure[y, x] = after
-                leading[y, x] = 2.0 * after - before
+        for y in range(1, height + 1):
+            for x in range(1, width + 1):
+                inward = flow[0, y, x] - flow[0, y, x - 1] + flow[1, y, x] - flow[1, y - 1, x - 1]
+                inward += flow[2, y, x] - flow[2, y - 1, x] + flow[3, y, x] - flow[3, y - 1, x + 1]
+                before = now[y, x]
+                after = before + (pull[y, x] + inward) / degree[y, x]
+                after = min(max(after, np.float32(0.0)), ceiling[y, x])
+                now[y, x] = after
+                leading[y, x] = after + after - before
+    figure[:] = now[1:-1, 1:-1]
 
 
 @kernel
@@ -267,7 +281,7 @@ def _largest_piece(mask: U8, centre: F64) -> U8:
     return filled
 
 
-def _segment(lab: F64, likeness: F64, start: F64, fixed: U8, centre: F64) -> U8:
+def _segment(lab: F64, likeness: F32, start: F64, fixed: U8, centre: F64) -> U8:
     figure = np.where(fixed > 0, 0.0, start)
     for _ in range(_ROUNDS):
         _cut(_colour_evidence(lab, figure), likeness, fixed, figure, _STEPS)
