@@ -52,7 +52,7 @@ class ContourScale:
 FINE = ContourScale(sigma_px=1.4, strong=2.4, weak=1.0, length_px=28, gap_px=2, worth=3.0, ground=2.0)
 """Crisp edges: panel gaps, spokes, glazing."""
 
-COARSE = ContourScale(sigma_px=2.8, strong=0.4, weak=0.25, length_px=60, gap_px=4, worth=30.0, ground=3.0)
+COARSE = ContourScale(sigma_px=2.8, strong=0.4, weak=0.25, length_px=60, gap_px=7, worth=30.0, ground=3.0)
 """Faint but long edges, such as a black tyre in its own shadow."""
 
 
