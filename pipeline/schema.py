@@ -213,8 +213,8 @@ class Output(Strict):
     """Cut each shared edge once."""
     registration_marks: bool = False
     """Add marks that align the separations."""
-    upscale: Literal["auto", "off"] = "auto"
-    """Auto: the studio engine enlarges the illustration before phase 3; the draft engine never does."""
+    upscale: bool = True
+    """Whether the studio engine enlarges the illustration before phase 3; the draft engine never does."""
 
 
 class Options(Strict):
@@ -465,7 +465,7 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("output.stacking", ("stacked",), "Livery's own tracer"),
     NotBuilt("output.tolerance_px", (0.8,), "Livery's own tracer"),
     NotBuilt("output.tracer", ("vtracer",), "Livery's own tracer"),
-    NotBuilt("output.upscale", ("auto",), _STUDIO),
+    NotBuilt("output.upscale", (True,), _STUDIO),
 )
 """Every field that is refused by name, and what it waits for. Its default always passes."""
 

@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[Mapping[str, Any], type[LiveryError]]] = {
     "output.tracer": ({"output": {"tracer": "livery"}}, SchemaError),
     "output.single_cut": ({"output": {"single_cut": True}}, SchemaError),
     "output.registration_marks": ({"output": {"registration_marks": True}}, SchemaError),
-    "output.upscale": ({"output": {"upscale": "off"}}, SchemaError),
+    "output.upscale": ({"output": {"upscale": False}}, SchemaError),
     **{f"style.{name}": ({"style": {name: "flat"}}, SchemaError) for name in ("prompt", "negative_prompt")},
     **{
         f"{group}.{name}": ({group: {name: 1}}, SchemaError)

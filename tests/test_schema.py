@@ -79,7 +79,7 @@ def test_an_empty_request_takes_the_frozen_defaults() -> None:
             "trap_mm": None,
             "single_cut": False,
             "registration_marks": False,
-            "upscale": "auto",
+            "upscale": True,
         },
         "cache": "use",
     }
@@ -227,7 +227,7 @@ UNBUILT: dict[str, tuple[dict[str, Any], str]] = {
         {"output": {"tracer": "livery"}},
         'output.tracer: "livery" is not built yet; it comes with Livery\'s own tracer',
     ),
-    "output.upscale": ({"output": {"upscale": "off"}}, f'output.upscale: "off" is {COMES_WITH_STUDIO}'),
+    "output.upscale": ({"output": {"upscale": False}}, f"output.upscale: {COMES_WITH_STUDIO}"),
     "output.preset": ({"output": {"preset": "web"}}, f"output.preset: {COMES_WITH_PRINT}"),
     "output.single_cut": ({"output": {"single_cut": True}}, f"output.single_cut: {COMES_WITH_PRINT}"),
     "output.registration_marks": (
