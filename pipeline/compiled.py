@@ -27,7 +27,9 @@ def _cache_folder() -> str:
     house = Path(__file__).resolve().parent
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(house.glob("*.py")):
-        digest.update(source.read_bytes())
+        text = source.read_bytes()
+        if source == Path(__file__).resolve() or b"from pipeline.compiled import" in text:
+            digest.update(text)
     folder = house / "__pycache__" / f"kernels-{digest.hexdigest()[:12]}"
     if os.access(folder if folder.exists() else house, os.W_OK):
         return str(folder)

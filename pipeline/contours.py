@@ -16,12 +16,13 @@ import numpy.typing as npt
 from pipeline.colour import delta_e_matrix, palette_lab
 from pipeline.compiled import by_rows, inlined, kernel
 from pipeline.polish import border_distance, gaussian_weights
-from pipeline.types import F32, U8, Mask, Palette
+from pipeline.types import F32, F64, U8, Mask, Palette
 
 I32 = npt.NDArray[np.int32]
 
 NO_LINE = 255
 _LEAST_INK_DISTANCE = 5.0  # ΔE00 below which a line would not show
+_MOST_ADDED_CHROMA = 25.0
 _SHIFT_PX = 1
 _MOST_TURNS_ON_GROUND = 0.3  # share of a chain's pixels where it turns: walls and kerbs have 0.1, foliage 0.5
 _TAN_22_5 = 0.41421356237309503
@@ -213,6 +214,7 @@ def _turns(edges: F32, sector: U8, y: int, x: int) -> bool:
 
 @kernel
 def _draw_chains(
+    lab: F32,
     pixels: I32,
     starts: I32,
     edges: F32,
@@ -222,6 +224,7 @@ def _draw_chains(
     cells: I32,
     costs: F32,
     apart: F32,
+    chroma: F64,
     strong: float,
     length_px: int,
     worth: float,
@@ -233,13 +236,14 @@ def _draw_chains(
         if last - first < length_px:
             continue
         sums = np.zeros(costs.shape[1], np.float64)
-        gradient = caution = 0.0
+        gradient = caution = tint = 0.0
         firm = 0
         turns = 0
         for i in range(first, last):
             y, x = pixels[i] // width, pixels[i] % width
             turns += _turns(edges, sector, y, x)
             caution += hint[y, x]
+            tint += math.sqrt(lab[1, y, x] * lab[1, y, x] + lab[2, y, x] * lab[2, y, x])
             gradient += edges[y, x] / (hint[y, x] * hint[y, x])
             firm += edges[y, x] >= strong * hint[y, x]
             for k in range(costs.shape[1]):
@@ -250,7 +254,9 @@ def _draw_chains(
         here = index[pixels[first] // width, pixels[first] % width]
         ink = -1
         for k in range(costs.shape[1]):
-            if k != here and apart[here, k] >= _LEAST_INK_DISTANCE and (ink < 0 or sums[k] < sums[ink]):
+            # A line in a colour that nothing around it has would be a mark of its own.
+            strange = chroma[k] > tint / (last - first) + _MOST_ADDED_CHROMA
+            if k != here and not strange and apart[here, k] >= _LEAST_INK_DISTANCE and (ink < 0 or sums[k] < sums[ink]):
                 ink = k
         if ink < 0 or sums[ink] - sums[here] > worth * gradient:
             continue
@@ -288,6 +294,7 @@ def lost_contours(lab: F32, index: U8, cells: I32, costs: F32, hint: F32, palett
     inks = palette_lab(palette)
     out = np.full(index.shape, NO_LINE, np.uint8)
     _draw_chains(
+        lab,
         pixels,
         starts,
         edges,
@@ -297,6 +304,7 @@ def lost_contours(lab: F32, index: U8, cells: I32, costs: F32, hint: F32, palett
         cells,
         costs,
         delta_e_matrix(inks, inks),
+        np.sqrt(inks[:, 1] ** 2 + inks[:, 2] ** 2),
         scale.strong,
         scale.length_px,
         scale.worth,

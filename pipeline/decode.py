@@ -664,7 +664,7 @@ def _managed(rgb: U8, icc: bytes, warnings: list[Warning]) -> U8:
     """`rgb` from its profile's colours to sRGB. A grey picture may carry a grey profile."""
     grey = icc[16:20] == b"GRAY" and bool((rgb == rgb[:, :, :1]).all())
     managed = _to_srgb(Image.fromarray(rgb[:, :, 0] if grey else rgb), icc, warnings)
-    return rgb if managed is None else np.asarray(managed)
+    return rgb if managed is None else np.array(managed)
 
 
 def _to_srgb(image: Image.Image, icc: bytes, warnings: list[Warning]) -> Image.Image | None:

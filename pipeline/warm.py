@@ -9,6 +9,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 from PIL import Image
 
+from pipeline.resample import resize_linear
 from pipeline.run import run
 from pipeline.schema import parse_request
 from pipeline.settings import Settings
@@ -43,6 +44,10 @@ def warm_kernels() -> int:
         {**every_step, "palette": {"extract": 6}},
         {**every_step, "background": "remove", "subject": {"box": [40, 20, 150, 120]}},
     )
+    for writeable in (False, True):  # decoders hand over both kinds, and the compiler tells them apart
+        plain = np.zeros((40, 60, 3), np.uint8)
+        plain.setflags(write=writeable)
+        resize_linear(plain, 30, 20)
     for request in requests:
         run(parse_request(request), Settings(), data=_picture())
     return sum(compiled_now(module) for module in list(sys.modules) if module.startswith("pipeline."))

@@ -38,7 +38,8 @@ header p, footer p { margin: .2rem 0 0; color: var(--soft); }
 button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 7px;
   padding: .2rem .7rem; cursor: pointer; }
 button[aria-pressed=true] { border-color: #c8262b; }
-aside { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .9rem; align-self: start; }
+aside { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .9rem;
+  align-self: start; }
 aside h2 { font-size: 1rem; margin: 0 0 .5rem; }
 aside ul { list-style: none; margin: .6rem 0 0; padding: 0; }
 aside label { display: grid; grid-template-columns: auto 1.4rem 1fr auto; gap: .55rem; align-items: center;
