@@ -69,7 +69,7 @@ ENCODED: U8 = _encode_table()
 
 @inlined
 def cube_root(x: float) -> float:
-    """Cube root of x in [0, 2] to the last bit or two, by Newton's iteration from a rational start."""
+    """Cube root of x in [0, 2] to the last bit or two, by Halley's iteration from a line that is within 6 %."""
     if x <= 0.0:
         return 0.0
     scale = 1.0
@@ -77,8 +77,9 @@ def cube_root(x: float) -> float:
         x *= 8.0
         scale *= 0.5
     y = 0.5 + 0.5 * x if x > 0.4 else 0.35 + 1.0 * x
-    for _ in range(5):
-        y = (2.0 * y + x / (y * y)) / 3.0
+    for _ in range(3):
+        cube = y * y * y
+        y *= (cube + x + x) / (cube + cube + x)
     return y * scale
 
 

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +132,8 @@ def test_too_much_text_is_refused_by_its_length() -> None:
         decode_text("!" * 50_000_000)
     with pytest.raises(ImageTooLarge):
         decode_text("!" * MAX_TEXT_CHARS)
+    with pytest.raises(ImageTooLarge):
+        decode_text("é" * (MAX_TEXT_CHARS + 1))
 
 
 def test_the_limit_on_bytes_is_exact() -> None:
@@ -569,6 +572,16 @@ def test_a_file_cut_anywhere_is_corrupt(name: str) -> None:
             decode_bytes(data[:-missing_bytes], frame_px=96)
 
 
+def test_a_jpeg_cut_between_two_segments_is_corrupt() -> None:
+    data = seed_files()["jpeg_progressive"]
+    markers = [at for at in range(4, len(data)) if data[at - 1 : at] != b"\xff" and data[at : at + 1] == b"\xff"]
+    cuts = [at for at in markers if 0xC0 <= data[at + 1] <= 0xFE]
+    assert len(cuts) > 20
+    for at in cuts:
+        with pytest.raises(ImageCorrupt):
+            decode_bytes(data[:at], frame_px=96)
+
+
 @pytest.mark.parametrize("name", [name for name in seed_files() if not name.startswith("webp")])
 def test_a_cut_file_filled_up_with_zeros_is_corrupt(name: str) -> None:
     data = seed_files()[name]
@@ -613,6 +626,21 @@ def test_an_interlaced_png_is_read(bits: int) -> None:
     samples = np.add.outer(np.arange(41) * 5, np.arange(67) * 3) % 2**bits
     plain, interlaced = (images.png(samples, bits, images.GREY, interlaced=woven) for woven in (False, True))
     assert np.array_equal(decode_bytes(plain, frame_px=67).rgb, decode_bytes(interlaced, frame_px=67).rgb)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 80},
+        {"quality": 80, "subsampling": "4:4:4", "progressive": True},
+        {"quality": 60, "restart_marker_blocks": 3},
+        {"quality": 90, "keep_rgb": True},
+        {"quality": 70, "optimize": True, "comment": b"a comment"},
+    ],
+)
+def test_a_jpeg_without_its_metadata_has_the_same_pixels(options: dict[str, Any]) -> None:
+    data = images.encode(images.scene(), "JPEG", exif=b"Exif\0\0" + images.exif(1), **options)
+    assert np.array_equal(decode_bytes(data, frame_px=96).rgb, np.asarray(Image.open(io.BytesIO(data))))
 
 
 def test_stray_bytes_between_jpeg_segments_are_skipped() -> None:

@@ -232,11 +232,13 @@ def test_a_subject_box_is_reported_where_it_was_asked_for() -> None:
     assert 28 <= y0 < y1 <= 124
 
 
-def test_auto_says_why_it_took_the_draft_engine() -> None:
-    assert "engine_auto" not in [warning.code for warning in illustrate({"engine": "draft"}).report.warnings]
-    assert [warning.code for warning in illustrate().report.warnings] == ["engine_auto"]
-    set_to_draft = illustrate(settings=Settings(auto_engine="draft"))
-    assert [warning.message for warning in set_to_draft.report.warnings] == [
+def test_auto_says_why_it_took_the_draft_engine(result: JobResult) -> None:
+    def reasons(report: Report) -> list[str]:
+        return [warning.message for warning in report.warnings if warning.code == "engine_auto"]
+
+    assert reasons(illustrate({"engine": "draft"}).report) == []
+    assert reasons(result.report) == ["auto took the draft engine: this worker has no usable model volume"]
+    assert reasons(illustrate(settings=Settings(auto_engine="draft")).report) == [
         "auto took the draft engine, as this worker is set to"
     ]
 

@@ -11,9 +11,14 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.export.layers import Layer, ink_layers
 from pipeline.trace import POINTS_OF, UNITS_PER_PX, Shape
 from pipeline.types import Palette
+
+I32 = npt.NDArray[np.int32]
 
 SVG_NS = "http://www.w3.org/2000/svg"
 INKSCAPE_NS = "http://www.inkscape.org/namespaces/inkscape"
@@ -83,33 +88,36 @@ def _new_id(wanted: str, ids: set[str]) -> str:
 
 
 def path_data(shape: Shape) -> str:
-    """The `d` attribute: absolute starts, relative steps, one number for a horizontal or vertical line."""
-    points: list[list[int]] = shape.points.tolist()
+    """The `d` attribute: absolute starts, relative steps, one number for a horizontal or vertical line.
+
+    A letter is left out where it repeats the one before, and so is the space before a minus sign.
+    """
+    numbers = list(map(_number, _steps(shape).ravel().tolist()))
     words: list[str] = []
-    at = x = y = 0
+    at = 0
     previous = ""
     for command in shape.commands:
-        letter, numbers = command.lower(), []
-        for px, py in points[at : at + POINTS_OF[command]]:
-            numbers += [px - x, py - y]
+        letter, first, last = command.lower(), at, at + 2 * POINTS_OF[command]
         if command == "M":
-            letter, numbers = "M", points[at]
-        elif command == "L" and 0 in numbers:
-            letter, numbers = ("v", numbers[1:]) if numbers[0] == 0 else ("h", numbers[:1])
-        at += POINTS_OF[command]
-        if command != "Z":
-            x, y = points[at - 1]
-        words.append(_step(letter, numbers, repeats=letter == previous))
+            letter = "M"
+        elif command == "L" and numbers[first] == "0":
+            letter, first = "v", first + 1
+        elif command == "L" and numbers[first + 1] == "0":
+            letter, last = "h", last - 1
+        words.append(" " if letter == previous else letter)
+        words.append(" ".join(numbers[first:last]))
+        at += 2 * POINTS_OF[command]
         previous = letter
-    return "".join(words)
+    return "".join(words).replace(" -", "-")
 
 
-def _step(letter: str, numbers: list[int], *, repeats: bool) -> str:
-    """One command. Its letter is left out where it repeats the one before, and the space before a minus sign."""
-    text = " ".join(map(_number, numbers)).replace(" -", "-")
-    if not repeats:
-        return letter + text
-    return text if text.startswith("-") else " " + text
+def _steps(shape: Shape) -> I32:
+    """Each point from the end of the command before its own, starts as they are; int32 [N, 2] in 1/100 px."""
+    takes = np.array([POINTS_OF[command] for command in shape.commands])
+    ends = np.cumsum(takes)
+    before = np.repeat(ends - takes - 1, takes)
+    starts = np.repeat(np.array([command == "M" for command in shape.commands]), takes)
+    return np.asarray(shape.points - np.where(starts[:, None], 0, shape.points[before]), np.int32)
 
 
 @lru_cache(maxsize=2**15)
