@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -22,47 +23,91 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.errors import Cancelled, LiveryError, PaletteError, SchemaError, error_classes
-from pipeline.export.page import render_page
-from pipeline.palette import DEFAULT_PALETTE
-from pipeline.palette_files import read_palette_file
-from pipeline.run import JobResult, Progress, dry_run, run
+from pipeline.decode import MAX_BYTES
+from pipeline.errors import FetchError, LiveryError, PaletteError, SchemaError, VolumeFull, error_classes
+from pipeline.files import OutputFiles, output_files, write_files
+from pipeline.palette import quoted
+from pipeline.palette_files import MAX_FILE_BYTES, read_palette_file
+from pipeline.run import JobResult, Progress, choose_engine, dry_run, run
 from pipeline.schema import JobInput, parse_request, schema_text
 from pipeline.settings import Settings, SettingsError, load_settings
-from pipeline.types import Palette
 from pipeline.warm import warm_kernels
 
 FINE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-PALETTE_SUFFIXES = frozenset({".gpl", ".ase", ".aco", ".csv", ".json", ".txt", ".hex"})
+
+PROGRAM = "python -m pipeline"
+EPILOG = f"""\
+A palette is a list of hex colours, a coolors link (read, never fetched), extract:N for N colours of the photo itself,
+or a file: .gpl (GIMP), .ase or .aco (Adobe), .csv, .json, .txt or .hex.
+
+For each photo NAME the folder gets NAME.svg, NAME-2048.png (one for each width), NAME.html (before and after, in one
+file) and NAME.json (the report). Where two photos share a name, their suffix joins it: NAME-jpg.svg.
+
+examples:
+  {PROGRAM} car.jpg --palette brand.gpl -o out/
+  {PROGRAM} photos/ --palette extract:8 --json -o out/ > reports.jsonl
+  {PROGRAM} car.jpg --palette "#111318 #5B6770 #E9ECEE #D7263D" --background remove --width 1024 --width 4096
+  {PROGRAM} car.jpg --subject 120,80,900,610 --remove 400,520,560,560
+
+other commands (a photo of that name is given as ./compile):
+  {PROGRAM} compile                  compile the kernels into the cache, once
+  {PROGRAM} demo REQUEST.json -o OUT run a request file as the handler would
+  {PROGRAM} schema [--write]         print schema.json, or write it
+  {PROGRAM} errors                   print the error list as a table
+
+exit codes: 0 all fine; 1 some photo failed; 2 the options or the palette can't be used; 130 interrupted
+"""
+_BAR = "{desc}  {percentage:3.0f}% |{bar}| {elapsed}"
+
+
+class Unusable(Exception):
+    """What was asked for can't be begun; the message is one line for the user."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code."""
+    """Run one command. Returns the exit code; argparse itself exits with 2 for options that it can't read."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"compile": _compile, "demo": _demo, "schema": _schema, "errors": _errors}
-    if given and given[0] in commands:
-        return commands[given[0]](given[1:])
-    return _illustrate(given)
+    try:
+        if given and given[0] in commands:
+            return commands[given[0]](given[1:])
+        return _illustrate(given)
+    except SettingsError as fault:
+        return _refuse(*fault.faults)
+    except Unusable as fault:
+        return _refuse(str(fault))
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    with tqdm.external_write_mode(file=sys.stdout):  # a progress bar on the same terminal makes room
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
-def _refuse(line: str) -> int:
-    sys.stderr.write(f"error: {line}\n")
+def _complain(line: str) -> None:
+    with tqdm.external_write_mode(file=sys.stderr):
+        sys.stderr.write(line + "\n")
+
+
+def _refuse(*lines: str) -> int:
+    for line in lines:
+        _complain(f"error: {line}")
     return UNUSABLE
 
 
+def _subparser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"{PROGRAM} {command}", description=description)
+
+
 def _compile(given: Sequence[str]) -> int:
-    argparse.ArgumentParser(prog="python -m pipeline compile", description=warm_kernels.__doc__).parse_args(given)
+    _subparser("compile", "Compile every kernel into the cache on disk, so that no job waits.").parse_args(given)
     began_s = time.perf_counter()
     compiled = warm_kernels()
     spent_s = time.perf_counter() - began_s
@@ -72,8 +117,8 @@ def _compile(given: Sequence[str]) -> int:
 
 
 def _schema(given: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipeline schema", description="The JSON schema of a job.")
-    parser.add_argument("--write", action="store_true", help="write schema.json in the current folder")
+    parser = _subparser("schema", "Print the JSON schema of a job's input and output.")
+    parser.add_argument("--write", action="store_true", help="write schema.json in the current folder instead")
     if parser.parse_args(given).write:
         Path("schema.json").write_text(schema_text(), encoding="utf-8")
     else:
@@ -82,7 +127,7 @@ def _schema(given: Sequence[str]) -> int:
 
 
 def _errors(given: Sequence[str]) -> int:
-    argparse.ArgumentParser(prog="python -m pipeline errors", description="The error list.").parse_args(given)
+    _subparser("errors", "Print the error list as a Markdown table.").parse_args(given)
     sys.stdout.write(error_table())
     return FINE
 
@@ -95,122 +140,105 @@ def error_table() -> str:
 
 
 def _demo(given: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipeline demo", description="Run a request file.")
-    parser.add_argument("request", type=Path, help='JSON with the job under "input"')
+    parser = _subparser("demo", "Run a request file as the handler would, and write its files.")
+    parser.add_argument("request", type=Path, metavar="REQUEST.json", help='JSON with the job under "input"')
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder for the files (default: out)")
     options = parser.parse_args(given)
+    job, settings = _requested(options.request), load_settings()
+    files = output_files(options.output, options.request.stem, job.output)
+    _check_sources([options.request], [files])
+    _make_folder(options.output)
+    name = printable_name(options.request)
     try:
-        result = run(parse_request(json.loads(options.request.read_text("utf-8"))["input"]), load_settings())
-    except (LiveryError, SettingsError) as fault:
-        return _refuse(_line(fault))
-    options.output.mkdir(parents=True, exist_ok=True)
-    files = write_files(result, options.output, options.request.stem, options.request.name)
-    seconds = result.report.timings_ms.total / 1000
-    _say(f"{result.drawing.paths} paths in {seconds:.2f} s")
-    for kind in ("page", "svg", "png"):
-        for file in files[kind]:
-            _say(f"{kind.upper():4}  {file}")
+        result = run(job, settings)
+        _deliver(result, files, name)
+    except LiveryError as fault:
+        _complain(_fault_line(name, fault))
+        return SOME_FAILED
+    _say(f"{name}: {result.drawing.paths} paths, {result.report.timings_ms.total / 1000:.2f} s")
+    for path in (files.page, *files.pictures()):
+        _say(f"  {path}")
     return FINE
 
 
-def _line(fault: LiveryError | SettingsError) -> str:
-    return str(fault.as_reply()["error"]) if isinstance(fault, LiveryError) else str(fault)
-
-
-def write_files(result: JobResult, folder: Path, stem: str, title: str) -> dict[str, list[Path]]:
-    """Write a result's files, each whole or not at all, the report last.
-
-    Args:
-        result: of one job.
-        folder: existing.
-        stem: file names start with it.
-        title: of the page.
-
-    Returns:
-        Paths by kind: `svg`, `png`, `page`, `report`.
-    """
-    formats = result.report.options.output.formats
-    files: dict[str, list[Path]] = {"svg": [], "png": [], "page": [], "report": []}
-    if "svg" in formats:
-        files["svg"].append(_write(folder / f"{stem}.svg", result.drawing.svg.encode()))
-    for png in result.pngs:
-        files["png"].append(_write(folder / f"{stem}-{png.width_px}.png", png.data))
-    page = render_page(title, result.photo.rgb, result.drawing.svg, result.report)
-    files["page"].append(_write(folder / f"{stem}.html", page.encode()))
-    report = json.dumps(result.report.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    files["report"].append(_write(folder / f"{stem}.json", report.encode()))
-    return files
-
-
-def _write(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _requested(path: Path) -> JobInput:
+    """The checked request of a job's file. Raises Unusable."""
+    name = printable_name(path)
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        document = json.loads(path.read_text("utf-8"))
+    except OSError as fault:
+        raise Unusable(f"{name}: {fault.strerror}") from None
+    except (ValueError, RecursionError):
+        raise Unusable(f"{name}: isn't JSON") from None
+    if not isinstance(document, dict) or "input" not in document:
+        raise Unusable(f'{name}: must be an object with "input"')
+    try:
+        job = parse_request(document["input"])
+    except LiveryError as fault:
+        raise Unusable(_fault_line(name, fault)) from None
+    if job.action != "illustrate":
+        raise Unusable(f'{name}: asks for action "{job.action}", which makes no files')
+    return job
+
+
+def printable_name(path: Path) -> str:
+    """A file's name on one line: what doesn't print, and bytes that are no Unicode, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in path.name)
+
+
+def _fault_line(name: str, fault: LiveryError) -> str:
+    return f"{name}: {fault.as_reply()['error']}"
+
+
+def _deliver(result: JobResult, files: OutputFiles, title: str) -> None:
+    try:
+        write_files(result, files, title)
+    except OSError as fault:
+        raise VolumeFull(f"the files can't be written: {fault.strerror}") from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise Unusable(f"{folder}: can't be made a folder: {fault.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Unusable(f"{folder}: can't be written to")
+
+
+def _check_sources(sources: Sequence[Path], targets: Sequence[OutputFiles]) -> None:
+    """Refuse a job that would write over what it reads."""
+    read = {source.resolve() for source in sources}
+    for path in (path for files in targets for path in files.all()):
+        if path.resolve() in read:
+            raise Unusable(f"{path}: would be overwritten, and is read itself; name another folder with -o")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline",
+        prog=PROGRAM,
         description="Turn vehicle photos into palette-exact vector illustrations.",
-        epilog=(
-            "examples:  python -m pipeline car.jpg --palette brand.gpl -o out/   |   "
-            "python -m pipeline photos/ --palette extract:8 --json -o out/   |   "
-            "other commands: compile, demo, schema, errors (a photo of that name is given as ./compile).   "
-            "exit codes: 0 all fine, 1 some photo failed, 2 unusable options or palette, 130 interrupted."
-        ),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "photos", nargs="+", type=Path, metavar="PHOTO", help="a JPEG, PNG or WebP, or a folder of them"
-    )
-    parser.add_argument(
-        "--palette", help="hex list, coolors link, extract:N, or a .gpl .ase .aco .csv .json .txt .hex file"
-    )
-    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder for the files (default: out)")
-    parser.add_argument("--detail", type=float, help="how many regions survive, 0 to 1 (default 0.5)")
-    parser.add_argument("--tone", type=float, help="strength of the tone mapping, 0 to 1 (default 0.5)")
-    parser.add_argument("--line-work", type=float, help="strength of the line work, 0 to 1 (default 0)")
-    parser.add_argument("--background", help="keep (default), remove, or a colour of the palette")
-    parser.add_argument("--subject", help="auto (default), whole, X,Y or X0,Y0,X1,Y1 in pixels of the upright photo")
-    parser.add_argument("--remove", action="append", metavar="X0,Y0,X1,Y1", help="fill this region in (repeatable)")
-    parser.add_argument("--protect", action="append", metavar="X0,Y0,X1,Y1", help="never touch this one (repeatable)")
-    parser.add_argument(
-        "--width", action="append", type=int, help="width of a PNG in pixels (repeatable, default 2048)"
-    )
-    parser.add_argument("--engine", help="auto (default), draft or studio")
-    parser.add_argument("--seed", type=int, help="seed of the studio engine")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON for each photo: the whole report")
-    parser.add_argument("--dry-run", action="store_true", help="check and estimate only; write nothing")
-    parser.add_argument("--resume", action="store_true", help="skip photos whose report matches photo and options")
+    add, box = parser.add_argument, "X0,Y0,X1,Y1"
+    add("photos", nargs="+", type=Path, metavar="PHOTO", help="a JPEG, PNG or WebP, or a folder of them")
+    add("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="folder for the files (default: out)")
+    add("--palette", help="colours, link, file or extract:N (default: fifteen inks)")
+    add("--detail", type=float, help="how many regions survive, 0 to 1 (default 0.5)")
+    add("--tone", type=float, help="strength of the tone mapping into the palette, 0 to 1 (default 0.5)")
+    add("--line-work", type=float, help="strength of the line work in the darkest ink, 0 to 1 (default 0)")
+    add("--background", help="keep (default), remove, or a colour of the palette")
+    add("--subject", help="the vehicle: auto (default), whole, X,Y or X0,Y0,X1,Y1, in pixels of the upright photo")
+    add("--remove", action="append", metavar=box, help="fill in what this box holds (repeatable)")
+    add("--protect", action="append", metavar=box, help="never touch what this box holds (repeatable)")
+    add("--width", action="append", type=int, help="width of a PNG in pixels (repeatable, default 2048)")
+    add("--engine", help="auto (default), draft or studio")
+    add("--seed", type=int, help="seed of the studio engine")
+    add("--json", action="store_true", help="one line of JSON for each photo: its report, or its error")
+    add("--dry-run", action="store_true", help="check photos and options, write nothing")
+    add("--resume", action="store_true", help="skip photos whose report here matches their bytes and these options")
     return parser
-
-
-def _numbers(text: str, counts: tuple[int, ...], field: str) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in counts:
-        raise SchemaError(f"takes {' or '.join(map(str, counts))} numbers with commas between them", field=field)
-    return numbers
-
-
-def _palette_of(text: str | None) -> Palette | dict[str, int] | str:
-    """The `palette` of the request: a file's inks, an extraction, or the text as it is."""
-    if text is None:
-        return DEFAULT_PALETTE
-    if text.startswith("extract:") and text[8:].isascii() and text[8:].isdigit():
-        return {"extract": int(text[8:])}
-    path = Path(text)
-    if path.suffix.lower() not in PALETTE_SUFFIXES:
-        return text
-    try:
-        return read_palette_file(path.read_bytes(), path.name)
-    except OSError:
-        raise PaletteError(f"{path.name} can't be read", field="palette") from None
 
 
 def request_of(options: argparse.Namespace) -> JobInput:
@@ -219,15 +247,12 @@ def request_of(options: argparse.Namespace) -> JobInput:
     Raises:
         SchemaError, PaletteError: as for any request.
     """
-    palette = _palette_of(options.palette)
-    if isinstance(palette, Palette):
-        palette_json: Any = [{"hex": ink.hex, "name": ink.name} for ink in palette.inks]
-    else:
-        palette_json = palette
-    request: dict[str, Any] = {"palette": palette_json}
+    request: dict[str, Any] = {}
     for name in ("detail", "tone", "line_work", "background", "engine", "seed"):
         if getattr(options, name) is not None:
             request[name] = getattr(options, name)
+    if options.palette is not None:
+        request["palette"] = _palette_of(options.palette)
     if options.subject is not None:
         request["subject"] = _subject_of(options.subject)
     request["sanitize"] = {
@@ -240,150 +265,235 @@ def request_of(options: argparse.Namespace) -> JobInput:
     return parse_request(request)
 
 
+def _palette_of(text: str) -> object:
+    """The `palette` of the request: an extraction, a file's inks, or the text as it is. Raises PaletteError."""
+    if text.startswith("extract:"):
+        if re.fullmatch(r"extract:[0-9]{1,4}", text, re.ASCII) is None:
+            raise PaletteError(f"{quoted(text)} is not extract:N with a whole number N", field="palette")
+        return {"extract": int(text.removeprefix("extract:"))}
+    path = _palette_path(text)
+    if path is None:
+        return text
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as fault:
+        raise PaletteError(f"can't be read: {fault.strerror}", field=printable_name(path)) from None
+    return [{"hex": ink.hex, "name": ink.name} for ink in read_palette_file(data, path.name).inks]
+
+
+def _palette_path(text: str | None) -> Path | None:
+    """The file that `--palette` names; no list of colours has a suffix, and a link says its scheme or holds none."""
+    if text is None or "://" in text or Path(text).suffix == "":
+        return None
+    return Path(text)
+
+
 def _subject_of(text: str) -> str | dict[str, list[float]]:
-    if text in ("auto", "whole"):
+    if re.fullmatch(r"[a-z]+", text):
         return text
     numbers = _numbers(text, (2, 4), "subject")
     return {"point": numbers} if len(numbers) == 2 else {"box": numbers}
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One photo and the stem of its files."""
+def _numbers(text: str, counts: tuple[int, ...], field: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        raise SchemaError(f"takes {' or '.join(map(str, counts))} numbers with commas between them", field=field)
+    return numbers
 
-    photo: Path
-    stem: str
 
+def photos_of(given: Sequence[Path]) -> list[Path]:
+    """The photos in order, each once; a folder stands for the pictures right inside it, by name.
 
-def _tasks(given: Sequence[Path]) -> list[_Task]:
-    """Photos in order, folders opened; where two have one stem, the suffix joins it, then a number."""
-    photos: list[Path] = []
+    Raises:
+        Unusable: a folder can't be listed or holds no picture.
+    """
+    photos: dict[Path, None] = {}
     for path in given:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if path.is_dir() else [path]
-        photos += [photo for photo in inside if photo not in photos]
-    stems = Counter(photo.stem for photo in photos)
-    named = [p.stem if stems[p.stem] == 1 else p.name.replace(".", "-") for p in photos]
-    seen: Counter[str] = Counter()
-    tasks = []
-    for photo, stem in zip(photos, named, strict=True):
-        seen[stem] += 1
-        tasks.append(_Task(photo, stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"))
-    return tasks
+        inside = _pictures_in(path) if path.is_dir() else [path]
+        if not inside:
+            raise Unusable(f"{path}: the folder holds no .jpg, .jpeg, .png or .webp")
+        photos.update(dict.fromkeys(inside))
+    return list(photos)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+    except OSError as fault:
+        raise Unusable(f"{folder}: {fault.strerror}") from None
+
+
+def stems_of(photos: Sequence[Path]) -> list[str]:
+    """What each photo's files are called, all different, also where a file system takes `A` and `a` for the same.
+
+    A photo's own stem; where several have it, the suffix joins it; where that is taken too, a number.
+    """
+    sharing = Counter(photo.stem.casefold() for photo in photos)
+    taken = {stem for stem, count in sharing.items() if count == 1}
+    stems = []
+    for photo in photos:
+        stem = photo.stem
+        if sharing[stem.casefold()] > 1:
+            wanted = stem = f"{photo.stem}{photo.suffix.replace('.', '-')}"
+            number = 1
+            while stem.casefold() in taken:
+                number += 1
+                stem = f"{wanted}-{number}"
+            taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
 
 
 def _illustrate(given: Sequence[str]) -> int:
-    parser = _parser()
-    if not given:
-        parser.print_help(sys.stderr)
-        return UNUSABLE
-    options = parser.parse_args(given)
+    options = _parser().parse_args(given)
     try:
-        job, settings = request_of(options), load_settings()
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (LiveryError, SettingsError) as fault:
-        return _refuse(_line(fault))
-    except OSError:
-        return _refuse(f"{options.output.name}: can't be made a folder")
-    return _Batch(job, settings, options).work(_tasks(options.photos))
+        job = request_of(options)
+    except LiveryError as fault:
+        raise Unusable(str(fault.as_reply()["error"])) from None
+    settings = load_settings()
+    photos = photos_of(options.photos)
+    files = [output_files(options.output, stem, job.output) for stem in stems_of(photos)]
+    if not options.dry_run:
+        palette = _palette_path(options.palette)
+        _check_sources(photos if palette is None else [*photos, palette], files)
+        _make_folder(options.output)
+    batch = _Batch(job, settings, as_json=options.json, dry=options.dry_run, resume=options.resume)
+    return batch.work([_Task(*pair) for pair in zip(photos, files, strict=True)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One photo and the files to be made of it."""
+
+    photo: Path
+    files: OutputFiles
 
 
 class _Interrupt:
-    """Ctrl-C as a question that a job asks; a second Ctrl-C kills the process as usual."""
+    """Ctrl-C, raised at once, and noted: a job asks too, in case a library in between swallowed the exception."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.noted = False
 
     def __enter__(self) -> _Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = signal.signal(signal.SIGINT, self._raise)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
 
-    def _note(self, *_: object) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self._before)
+    def _raise(self, _signal: int, _frame: FrameType | None) -> None:
+        self.noted = True
+        raise KeyboardInterrupt
 
 
 class _Batch:
     """Photos, one after the other, with one request."""
 
-    def __init__(self, job: JobInput, settings: Settings, options: argparse.Namespace) -> None:
-        self._job, self._settings, self._options = job, settings, options
-        self._wanted = job.options().model_dump(mode="json")
+    def __init__(self, job: JobInput, settings: Settings, *, as_json: bool, dry: bool, resume: bool) -> None:
+        self._job, self._settings = job, settings
+        self._as_json, self._dry, self._resume = as_json, dry, resume
         self._failed = 0
 
     def work(self, tasks: Sequence[_Task]) -> int:
         """Serve them all. Returns the exit code."""
-        quiet = not sys.stderr.isatty()
-        with _Interrupt() as interrupt, tqdm(total=100 * len(tasks), disable=quiet, bar_format=_BAR) as bar:
-            for number, task in enumerate(tasks):
-                bar.n = 100 * number
-                self._serve(task, bar, interrupt)
-                if interrupt.asked:
-                    sys.stderr.write("interrupted; finished photos are kept\n")
-                    return INTERRUPTED
-            bar.n = bar.total
+        silent = not sys.stderr.isatty()
+        try:
+            with (
+                tqdm(total=100 * len(tasks), disable=silent, bar_format=_BAR, leave=False) as bar,
+                _Interrupt() as interrupt,
+            ):
+                for number, task in enumerate(tasks):
+                    bar.n = 100 * number
+                    self._serve(task, bar, interrupt)
+        except KeyboardInterrupt:
+            _complain("interrupted; what was finished is kept, and --resume goes on from there")
+            return INTERRUPTED
         return SOME_FAILED if self._failed else FINE
 
     def _serve(self, task: _Task, bar: tqdm[Any], interrupt: _Interrupt) -> None:
-        first = bar.n
+        name, first = printable_name(task.photo), bar.n
 
         def progress(step: Progress) -> None:
             bar.n = first + step.percent
-            bar.set_description_str(f"{task.photo.name}: {step.phase}")
+            bar.set_description_str(f"{name}: {step.phase}")
 
         try:
-            data = task.photo.read_bytes()
-        except OSError:
-            return self._fail(task, {"error": "can't be read", "code": "Unreadable", "field": None, "retryable": False})
-        try:
-            if self._options.dry_run:
-                return self._tell(task, dry_run(self._job, self._settings, data=data).model_dump(mode="json"), {})
-            if self._options.resume and (done := self._finished(task, data)) is not None:
-                return self._tell(task, done, {}, note="finished before")
-            result = run(self._job, self._settings, data=data, progress=progress, cancelled=lambda: interrupt.asked)
-            if interrupt.asked:
-                raise Cancelled("interrupted")
-            files = write_files(result, self._options.output, task.stem, task.photo.name)
+            data = _read_photo(task.photo)
+            if self._dry:
+                self._tell_dry_run(name, data)
+            elif self._resume and (report := self._finished(task, data)) is not None:
+                self._tell(name, task, report, again=False)
+            else:
+                result = run(self._job, self._settings, data=data, progress=progress, cancelled=lambda: interrupt.noted)
+                _deliver(result, task.files, name)
+                self._tell(name, task, result.report.model_dump(mode="json"), again=True)
         except LiveryError as fault:
-            # The tracer's process gets the same Ctrl-C, so its end is not a fault of its own.
-            return None if interrupt.asked else self._fail(task, fault.as_reply())
-        except OSError:
-            return self._fail(task, {"error": "the files can't be written", "code": "Unwritable", "field": None})
-        return self._tell(task, result.report.model_dump(mode="json"), files)
+            if interrupt.noted:
+                raise KeyboardInterrupt from None
+            self._fail(name, fault)
 
     def _finished(self, task: _Task, data: bytes) -> dict[str, Any] | None:
-        """The report of an earlier run with this photo and these options, whose files are all there."""
-        folder = self._options.output
+        """The report of an earlier run with this photo, these options and this engine, whose files are all there."""
         try:
-            report = json.loads((folder / f"{task.stem}.json").read_text("utf-8"))
-            same = report["input_sha256"] == hashlib.sha256(data).hexdigest() and report["options"] == self._wanted
-            names = [f"{task.stem}.svg", f"{task.stem}.html"]
-            names += [f"{task.stem}-{width}.png" for width in self._job.output.png_widths]
-            return report if same and all((folder / name).is_file() for name in names) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            report = json.loads(task.files.report.read_text("utf-8"))
+            made = report["input_sha256"], report["options"], report["engine"]
+            report["paths"], report["timings_ms"]["total"], report["warnings"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None  # not there, or not a report of ours: the photo is done again
+        engine, _ = choose_engine(self._job, self._settings)
+        wanted = hashlib.sha256(data).hexdigest(), self._job.options().model_dump(mode="json"), engine
+        there = all(path.is_file() for path in task.files.all())
+        return report if there and made == wanted else None
 
-    def _tell(self, task: _Task, report: dict[str, Any], files: dict[str, list[Path]], note: str | None = None) -> None:
-        if self._options.json:
-            named = {kind: [str(path) for path in paths] for kind, paths in files.items()}
-            return _say(json.dumps({"photo": task.photo.name, "files": named, **report}, ensure_ascii=False))
-        if note is not None or self._options.dry_run:
-            return _say(f"{task.photo.name}: {note if note is not None else 'would run'}")
-        _say(f"{task.photo.name}: {report['paths']} paths, {report['timings_ms']['total'] / 1000:.2f} s")
-        for path in [path for kind in ("svg", "png", "page") for path in files[kind]]:
+    def _tell_dry_run(self, name: str, data: bytes) -> None:
+        reply = dry_run(self._job, self._settings, data=data)
+        if self._as_json:
+            return _say(json.dumps({"photo": name, **reply.model_dump(mode="json")}))
+        size = reply.report.size
+        frame = "" if size is None else f", {size.width} × {size.height} px"
+        _say(f"{name}: fine{frame}, {len(reply.report.palette)} inks, {reply.report.engine} engine")
+        return self._warn(reply.report.model_dump(mode="json"))
+
+    def _tell(self, name: str, task: _Task, report: dict[str, Any], *, again: bool) -> None:
+        if self._as_json:
+            return _say(json.dumps({"photo": name, "files": _by_kind(task.files), **report}))
+        seconds = report["timings_ms"]["total"] / 1000
+        _say(f"{name}: {report['paths']} paths, {seconds:.2f} s" if again else f"{name}: finished before")
+        for path in (*task.files.pictures(), task.files.page):
             _say(f"  {path}")
+        return self._warn(report)
+
+    def _warn(self, report: dict[str, Any]) -> None:
         for warning in report["warnings"]:
             _say(f"  {warning['code']}: {warning['message']}")
-        return None
 
-    def _fail(self, task: _Task, reply: dict[str, Any]) -> None:
+    def _fail(self, name: str, fault: LiveryError) -> None:
         self._failed += 1
-        if self._options.json:
-            return _say(json.dumps({"photo": task.photo.name, **reply}, ensure_ascii=False))
-        sys.stderr.write(f"{task.photo.name}: {reply['error']}\n")
-        return None
+        if self._as_json:
+            _say(json.dumps({"photo": name, **fault.as_reply()}))
+        else:
+            _complain(_fault_line(name, fault))
 
 
-_BAR = "{desc}  {percentage:3.0f}% |{bar}| {elapsed}"
+def _by_kind(files: OutputFiles) -> dict[str, str | list[str] | None]:
+    return {
+        "svg": None if files.svg is None else str(files.svg),
+        "png": [str(path) for path in files.png],
+        "page": str(files.page),
+        "report": str(files.report),
+    }
+
+
+def _read_photo(path: Path) -> bytes:
+    """The file's bytes, one more than the limit at most: the decoder refuses those. Raises FetchError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as fault:
+        raise FetchError(f"the file can't be read: {fault.strerror}") from None

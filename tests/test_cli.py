@@ -1,0 +1,180 @@
+"""The command line as a user meets it: real processes, real files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.command import FINE, INTERRUPTED, SOME_FAILED, UNUSABLE, main
+from tests.scene import Scene, encode_jpeg
+
+ROOT = Path(__file__).resolve().parent.parent
+INKS = "#101010 #808080 #F0F0F0 #C02020"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two good photos of one stem, and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
+    y, x = np.mgrid[0:96, 0:144]
+    wheel = (x - 70) ** 2 + (y - 50) ** 2 < 30**2
+    rgb = np.stack([np.where(wheel, 190, 40 + x), np.where(wheel, 30, 90 + y // 2), 60 + y], axis=2).astype(np.uint8)
+    Image.fromarray(rgb).save(folder / "car.jpg", quality=92)
+    Image.fromarray(rgb[:, ::-1]).save(folder / "car.png")
+    (folder / "cut.jpg").write_bytes((folder / "car.jpg").read_bytes()[:700])
+    return folder
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "pipeline", *map(str, arguments)]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def batch(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("out")
+    return out, run(photos, "--palette", INKS, "--width", "200", "--width", "64", "--json", "-o", out)
+
+
+def test_a_batch_serves_the_good_photos_and_names_the_bad_one(
+    batch: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, done = batch
+    assert done.returncode == SOME_FAILED, done.stderr
+    first, second, broken = lines(done)
+    assert [first["photo"], second["photo"], broken["photo"]] == ["car.jpg", "car.png", "cut.jpg"]
+    assert broken["code"] == "ImageCorrupt"
+    assert first["options"]["output"]["png_widths"] == [200, 64]
+    # One stem, two photos: neither overwrites the other.
+    stems = {path.name.partition(".")[0].removesuffix("-200").removesuffix("-64") for path in out.iterdir()}
+    assert stems == {"car-jpg", "car-png"}
+    names = {"car-jpg.svg", "car-jpg-200.png", "car-jpg-64.png", "car-jpg.html", "car-jpg.json"}
+    assert names <= {path.name for path in out.iterdir()}
+    assert json.loads((out / "car-jpg.json").read_text())["output_sha256"] == first["output_sha256"]
+
+
+def test_resume_skips_what_is_finished_and_redoes_what_is_not(
+    photos: Path, batch: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    out, _ = batch
+    svg = out / "car-jpg.svg"
+    before = svg.stat().st_mtime_ns
+    (out / "car-png.html").unlink()
+    options = ("--palette", INKS, "--width", "200", "--width", "64", "--resume", "-o", out)
+    again = run(photos / "car.jpg", photos / "car.png", *options)
+    assert again.returncode == FINE, again.stderr
+    assert "car.jpg: finished before" in again.stdout
+    assert "car.png: finished before" not in again.stdout
+    assert svg.stat().st_mtime_ns == before
+    assert (out / "car-png.html").is_file()
+    other = run(photos / "car.jpg", photos / "car.png", *options, "--detail", "0.9")
+    assert "finished before" not in other.stdout
+
+
+def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path) -> None:
+    assert main([str(photos / "car.jpg"), "--dry-run", "--json", "-o", str(tmp_path)]) == FINE
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--palette", "#GG0011 #FFFFFF"], "PaletteError: palette[0]"),
+        (["--palette", "no-such-file.gpl"], "no-such-file.gpl can't be read"),
+        (["--palette", "https://example.com/0b0d10-c8262b"], "PaletteError: palette"),
+        (["--detail", "1.5"], "SchemaError: detail"),
+        (["--subject", "1,2,3"], "SchemaError: subject"),
+        (["--remove", "1,2"], "SchemaError: sanitize.regions[0]"),
+        (["--engine", "stdio"], "SchemaError: engine"),
+        (["--background", "#123456"], "SchemaError: background"),
+        (["--width", "9000"], "SchemaError: output.png_widths[0]"),
+    ],
+)
+def test_unusable_options_are_one_clear_line(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["photo.jpg", "-o", str(tmp_path), *arguments]) == UNUSABLE
+    told = capsys.readouterr()
+    assert not told.out
+    assert sentence in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_options_reach_the_request(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--palette", "extract:3", "--detail", "0.2", "--tone", "0", "--line-work", "0.7", "--seed", "7"]
+    arguments += ["--subject", "20,10,120,90", "--remove", "1,1,9,9", "--protect", "5,5,20,20", "--json"]
+    assert main([str(photos / "car.jpg"), "--width", "64", "-o", str(tmp_path), *arguments]) == FINE
+    options = json.loads(capsys.readouterr().out)["options"]
+    assert options["palette"] == {"extract": 3}
+    assert (options["detail"], options["tone"], options["line_work"], options["seed"]) == (0.2, 0.0, 0.7, 7)
+    assert options["subject"] == {"box": [20.0, 10.0, 120.0, 90.0]}
+    assert options["sanitize"]["regions"] == [[1.0, 1.0, 9.0, 9.0]]
+    assert options["sanitize"]["protect"] == [[5.0, 5.0, 20.0, 20.0]]
+
+
+def test_a_palette_file_keeps_its_names(photos: Path, tmp_path: Path) -> None:
+    gpl = tmp_path / "brand.gpl"
+    gpl.write_text("GIMP Palette\nName: Brand\n#\n16 16 16 Night\n240 240 240 Snow\n192 32 32 Signal & stop\n")
+    assert main([str(photos / "car.jpg"), "--palette", str(gpl), "--width", "64", "-o", str(tmp_path)]) == FINE
+    assert 'data-ink="Signal &amp; stop"' in (tmp_path / "car.svg").read_text()
+
+
+def test_a_missing_photo_is_a_failure_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "gone.jpg"), "-o", str(tmp_path / "out")]) == SOME_FAILED
+    assert "gone.jpg: can't be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 1.6, 2.2])
+def test_ctrl_c_stops_and_leaves_no_half_file(scene: Scene, tmp_path: Path, delay_s: float) -> None:
+    out = tmp_path / "out"
+    for i in range(6):
+        (tmp_path / f"{i}.jpg").write_bytes(encode_jpeg(scene, 80) + bytes([i]))
+    process = subprocess.Popen(
+        command(*sorted(tmp_path.glob("*.jpg")), "-o", out), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(delay_s)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == INTERRUPTED, told
+    assert b"Traceback" not in told
+    written = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    assert not [name for name in written if name.endswith(".part")]
+    for report in out.glob("*.json"):
+        assert {f"{report.stem}.svg", f"{report.stem}-2048.png", f"{report.stem}.html"} <= set(written)
+        json.loads(report.read_text())
+
+
+def test_demo_ends_with_the_files_it_made(photos: Path, tmp_path: Path) -> None:
+    request = tmp_path / "job.json"
+    image = (photos / "car.png").read_bytes()
+    request.write_text(json.dumps({"input": {"image": base64.b64encode(image).decode(), "palette": INKS}}))
+    done = run("demo", request, "-o", tmp_path / "made")
+    assert done.returncode == FINE, done.stderr
+    kinds = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[-3:])
+    assert set(kinds) == {"SVG", "PNG", "PAGE"}
+    assert all(Path(path).is_file() for path in kinds.values())
+
+
+def test_schema_and_errors_are_printed() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    printed = subprocess.run(command("schema"), cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    assert printed.stdout == (ROOT / "schema.json").read_text("utf-8")
+    assert "| `PaletteError` | no |" in run("errors").stdout
