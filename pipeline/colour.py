@@ -44,14 +44,13 @@ LINEAR: F64 = np.array([_srgb_decode(byte) for byte in range(256)], dtype=np.flo
 
 # The 8-bit value whose decoded interval holds linear light x is found in this table by round(x * 65535): no two sRGB
 # steps share a cell, because the smallest (1 / 12.92 / 255) is 20 cells wide.
-_ENCODE_STEPS = 65535
+FULL_SCALE = 65535
+"""Linear light of code 255 where light is counted in whole steps; one step of the darkest codes is 20 of these."""
 
 
 def _encode_table() -> U8:
     midpoints = [_srgb_midpoint(byte) for byte in range(255)]
-    return np.searchsorted(np.array(midpoints), np.arange(_ENCODE_STEPS + 1) / _ENCODE_STEPS, side="right").astype(
-        np.uint8
-    )
+    return np.searchsorted(np.array(midpoints), np.arange(FULL_SCALE + 1) / FULL_SCALE, side="right").astype(np.uint8)
 
 
 def _srgb_midpoint(byte: int) -> float:
@@ -65,6 +64,9 @@ def _srgb_midpoint(byte: int) -> float:
 
 ENCODED: U8 = _encode_table()
 """uint8 [65536]: 8-bit sRGB value of linear light i / 65535."""
+
+LINEAR_STEPS: F32 = np.rint(LINEAR * FULL_SCALE).astype(np.float32)
+"""float32 [256]: linear light of each 8-bit sRGB value in whole steps, 0 to 65535."""
 
 
 @inlined

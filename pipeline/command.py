@@ -156,8 +156,9 @@ def _demo(given: Sequence[str]) -> int:
         _complain(_fault_line(name, fault))
         return SOME_FAILED
     _say(f"{name}: {result.drawing.paths} paths, {result.report.timings_ms.total / 1000:.2f} s")
-    for path in (files.page, *files.pictures()):
-        _say(f"  {path}")
+    _say(f"PAGE  {files.page}")
+    for path in files.pictures():
+        _say(f"{path.suffix[1:].upper()}   {path}")
     return FINE
 
 
@@ -375,21 +376,24 @@ class _Task:
 
 
 class _Interrupt:
-    """Ctrl-C, raised at once, and noted: a job asks too, in case a library in between swallowed the exception."""
+    """The first Ctrl-C as a question that a job asks; a second one is Python's own KeyboardInterrupt.
+
+    It is not raised at once, because compiled kernels and libvips' callbacks have no way to hand an exception on.
+    """
 
     def __init__(self) -> None:
         self.noted = False
 
     def __enter__(self) -> _Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._raise)
+        self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
 
-    def _raise(self, _signal: int, _frame: FrameType | None) -> None:
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
         self.noted = True
-        raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, self._before)
 
 
 class _Batch:
@@ -403,17 +407,16 @@ class _Batch:
     def work(self, tasks: Sequence[_Task]) -> int:
         """Serve them all. Returns the exit code."""
         silent = not sys.stderr.isatty()
-        try:
-            with (
-                tqdm(total=100 * len(tasks), disable=silent, bar_format=_BAR, leave=False) as bar,
-                _Interrupt() as interrupt,
-            ):
-                for number, task in enumerate(tasks):
-                    bar.n = 100 * number
-                    self._serve(task, bar, interrupt)
-        except KeyboardInterrupt:
-            _complain("interrupted; what was finished is kept, and --resume goes on from there")
-            return INTERRUPTED
+        with (
+            tqdm(total=100 * len(tasks), disable=silent, bar_format=_BAR, leave=False) as bar,
+            _Interrupt() as interrupt,
+        ):
+            for number, task in enumerate(tasks):
+                bar.n = 100 * number
+                self._serve(task, bar, interrupt)
+                if interrupt.noted:
+                    _complain("interrupted; what was finished is kept, and --resume goes on from there")
+                    return INTERRUPTED
         return SOME_FAILED if self._failed else FINE
 
     def _serve(self, task: _Task, bar: tqdm[Any], interrupt: _Interrupt) -> None:
@@ -434,9 +437,9 @@ class _Batch:
                 _deliver(result, task.files, name)
                 self._tell(name, task, result.report.model_dump(mode="json"), again=True)
         except LiveryError as fault:
-            if interrupt.noted:
-                raise KeyboardInterrupt from None
-            self._fail(name, fault)
+            # The terminal sends Ctrl-C to the tracer's process too, so that its end is no failure of the photo's.
+            if not interrupt.noted:
+                self._fail(name, fault)
 
     def _finished(self, task: _Task, data: bytes) -> dict[str, Any] | None:
         """The report of an earlier run with this photo, these options and this engine, whose files are all there."""

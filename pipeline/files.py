@@ -58,13 +58,13 @@ def write_files(result: JobResult, files: OutputFiles, title: str) -> None:
         *(() if files.svg is None else (svg.encode(),)),
         *(png.data for png in result.pngs),
         page.encode(),
-        report_text(result.report).encode(),
+        _report_text(result.report).encode(),
     )
     for path, content in zip(files.all(), contents, strict=True):
         _write_whole(path, content)
 
 
-def report_text(report: Report) -> str:
+def _report_text(report: Report) -> str:
     return json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -9,17 +9,14 @@ beside the edge: a dark rim that later phases would take for a region. Mitchell 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.colour import ENCODED, FULL_SCALE, LINEAR_STEPS
 from pipeline.compiled import by_rows, inlined, kernel
 from pipeline.types import F32, U8
-
-FULL_SCALE = 65535
-"""Linear light of code 255; one step of the darkest codes is 20 of these units."""
 
 SUPPORT = 2.0
 """Half width of the cubic, in pixels of the coarser of the two grids."""
@@ -53,30 +50,15 @@ def resize_linear(rgb: U8, width_px: int, height_px: int) -> U8:
     """
     if rgb.shape[:2] == (height_px, width_px):
         return rgb.copy()
-    to_linear, to_srgb = linear_of_code(), code_of_linear()
     rows, columns = filter_windows(rgb.shape[0], height_px), filter_windows(rgb.shape[1], width_px)
     resized = np.empty((height_px, width_px, 3), np.uint8)
     flat = rgb.reshape(rgb.shape[0], -1)
 
     def band(first_row: int, last_row: int) -> None:
-        _resize_band(flat, *rows, *columns, to_linear, to_srgb, resized, first_row, last_row)
+        _resize_band(flat, *rows, *columns, LINEAR_STEPS, ENCODED, resized, first_row, last_row)
 
     by_rows(band, height_px)
     return resized
-
-
-@cache
-def linear_of_code() -> F32:
-    """float32 [256]: linear light of each sRGB code, a whole number from 0 to `FULL_SCALE`."""
-    return np.array([round(_linear(code / 255) * FULL_SCALE) for code in range(256)], np.float32)
-
-
-@cache
-def code_of_linear() -> U8:
-    """uint8 [FULL_SCALE + 1]: the nearest sRGB code of each linear light, by the midpoints between codes."""
-    midpoints = [round(_linear((code + 0.5) / 255) * FULL_SCALE) for code in range(255)]
-    counts = np.diff([0, *midpoints, FULL_SCALE + 1])
-    return np.repeat(np.arange(256, dtype=np.uint8), counts)
 
 
 def filter_windows(source_px: int, target_px: int) -> Windows:
@@ -88,10 +70,6 @@ def filter_windows(source_px: int, target_px: int) -> Windows:
     first = np.clip(np.ceil(centres - SUPPORT * stretch).astype(np.int64), 0, source_px - taps)
     distances = np.abs(first[:, None] + np.arange(taps) - centres[:, None]) / stretch
     return Windows(first, _whole_weights(_mitchell(distances)))
-
-
-def _linear(coded: float) -> float:
-    return coded / 12.92 if coded <= 0.04045 else ((coded + 0.055) / 1.055) ** 2.4
 
 
 def _mitchell(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

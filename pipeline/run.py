@@ -103,7 +103,7 @@ def run(
         data: the encoded photo, for callers that hold bytes; then `job.image` is None.
         frame_px: long side of the working frame.
         progress: told of each phase as it starts, on this thread.
-        cancelled: asked between the phases, and while the tracer runs.
+        cancelled: asked between the phases, before each PNG, and while the tracer runs.
 
     Raises:
         LiveryError: any of the tree; the same input raises the same error again.
@@ -125,7 +125,7 @@ def run(
         drawing = vectorize(index, options, cancelled=cancelled)
     with steps("export"):
         _audit(drawing, palette)
-        pngs = tuple(render_png(drawing, width_px) for width_px in _png_widths(job))
+        pngs = _pngs(job, drawing, steps)
     made = _Made(engine, chosen, photo, sites, plate, illustration, index, drawing)
     return JobResult(drawing, index, photo, pngs, _report(job, settings, steps, made))
 
@@ -229,8 +229,7 @@ class _Steps:
 
     @contextmanager
     def __call__(self, phase: Phase) -> Iterator[None]:
-        if self.cancelled is not None and self.cancelled():
-            raise Cancelled("the job was cancelled")
+        self.ask()
         if self.progress is not None:
             self.progress(Progress(phase, PERCENT[phase]))
         began_s = time.perf_counter()
@@ -241,6 +240,11 @@ class _Steps:
         self.spent_s[phase] = time.perf_counter() - began_s
         if self.spent_s[phase] > self.settings.deadline_s(phase):
             raise DeadlineExceeded(f"{phase} ran past its time", phase=phase)
+
+    def ask(self) -> None:
+        """Raise Cancelled where the caller has cancelled the job."""
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled("the job was cancelled")
 
     def total_s(self) -> float:
         return time.perf_counter() - self.began_s
@@ -328,8 +332,12 @@ def _audit(drawing: Drawing, palette: Palette) -> None:
         raise InternalError from offence
 
 
-def _png_widths(job: JobInput) -> tuple[int, ...]:
-    return job.output.png_widths if "png" in job.output.formats else ()
+def _pngs(job: JobInput, drawing: Drawing, steps: _Steps) -> tuple[Png, ...]:
+    pngs = []
+    for width_px in job.output.png_widths if "png" in job.output.formats else ():
+        steps.ask()
+        pngs.append(render_png(drawing, width_px))
+    return tuple(pngs)
 
 
 def _drawn_inks(photo: Photo, index: IndexMap, drawing: Drawing) -> tuple[InkReport, ...]:

@@ -28,10 +28,37 @@ HOSTILE = [
 ]
 
 
-KNOWN_TAGS = set(
-    "html head meta title style body main header h1 p section div svg g path img i label input span button aside h2 ul "
-    "li b small data footer script".split(" ")  # noqa: SIM905
-)
+KNOWN_TAGS = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "main",
+    "header",
+    "h1",
+    "p",
+    "section",
+    "div",
+    "svg",
+    "g",
+    "path",
+    "rect",
+    "img",
+    "i",
+    "label",
+    "input",
+    "span",
+    "button",
+    "aside",
+    "h2",
+    "ul",
+    "li",
+    "small",
+    "data",
+    "script",
+}
 
 
 class Reader(HTMLParser):
@@ -116,3 +143,34 @@ def test_the_legend_has_every_ink_and_switches_the_drawn_ones(page: str, result:
 def test_photo_and_svg_are_inside(page: str, result: JobResult) -> None:
     assert result.drawing.svg in page
     assert "data:image/jpeg;base64," in page
+
+
+def test_the_policy_allows_the_page_s_own_style_and_no_other(page: str) -> None:
+    reader = read(page)
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = next(attributes["content"] for _, attributes in reader.tags if "http-equiv" in attributes)
+    assert policy is not None
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert not [tag for tag, attributes in reader.tags if "style" in attributes]
+
+
+def test_the_page_adds_little_to_photo_and_svg(page: str, result: JobResult) -> None:
+    photo = re.findall(r"data:image/jpeg;base64,[^\"]*", page)[0]
+    assert len(page) - len(photo) - len(result.drawing.svg) < 12_000
+
+
+def test_the_photo_is_the_working_frame_s(page: str, result: JobResult) -> None:
+    data = base64.b64decode(re.findall(r"data:image/jpeg;base64,([^\"]*)", page)[0], validate=True)
+    shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int16)
+    assert shown.shape == result.photo.rgb.shape
+    assert np.abs(shown - result.photo.rgb).mean() < 6
+
+
+def test_a_share_too_small_to_show_is_not_shown_as_none(result: JobResult) -> None:
+    tiny = result.report.palette[0].model_copy(update={"coverage_pct": 0.01, "paths": 1, "name": "Speck"})
+    report = result.report.model_copy(update={"palette": (tiny,)})
+    made = render_page("car.jpg", result.photo.rgb, result.drawing.svg, report)
+    assert "<data>&lt; 0.1 %</data>" in made
+    assert "1 path</small>" in made
