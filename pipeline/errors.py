@@ -71,7 +71,7 @@ class PaletteError(InputError):
 
 
 class FetchError(InputError):
-    summary = "the picture at image_url could not be read"
+    summary = "the picture could not be read from where it lies"
 
 
 class ImageError(InputError):

@@ -374,6 +374,9 @@ def _subject(illustration: Illustration, photo: Photo, prior: SubjectPrior) -> S
 def _warnings(job: JobInput, noted: tuple[Warning, ...]) -> tuple[WarningReport, ...]:
     if job.seed != DEFAULT_SEED:
         noted = (*noted, Warning("seed_unused", "the draft engine has no randomness, so the seed changes nothing"))
+    if job.background != "keep":
+        message = "the draft engine cuts along its own estimate of the vehicle; look at the outline before you use it"
+        noted = (*noted, Warning("background_estimated", message))
     return tuple(WarningReport(code=warning.code, message=warning.message) for warning in noted)
 
 

@@ -171,6 +171,7 @@ def run(picture: bytes, settings: Settings, ends_at: float, cancelled: Callable[
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            start_new_session=True,  # a terminal's Ctrl-C is ours to act on
         )
     try:
         svg, complaint = _await(child, ends_at, cancelled)
