@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.colour import delta_e_matrix, palette_lab
 from pipeline.compiled import by_rows, inlined, kernel
-from pipeline.polish import border_distance, gaussian_weights
+from pipeline.polish import gaussian_weights, near_border
 from pipeline.types import F32, F64, U8, Mask, Palette
 
 I32 = npt.NDArray[np.int32]
@@ -172,14 +172,14 @@ def _push_neighbours(y: int, x: int, open_: Mask, queue: I32, size: int, width: 
 
 
 @kernel
-def _chains(edges: F32, near: U8, gap_px: int) -> tuple[I32, I32]:
+def _chains(edges: F32, near: U8) -> tuple[I32, I32]:
     """8-connected chains of edge pixels away from the map's borders: their pixels, and where each chain starts."""
     height, width = edges.shape
     open_ = np.zeros((height, width), np.bool_)
     total = 0
     for y in range(height):
         for x in range(width):
-            if edges[y, x] > 0.0 and near[y, x] > gap_px:
+            if edges[y, x] > 0.0 and not near[y, x]:
                 open_[y, x] = True
                 total += 1
     pixels = np.empty(total, np.int32)
@@ -290,7 +290,7 @@ def lost_contours(lab: F32, index: U8, cells: I32, costs: F32, hint: F32, palett
         uint8 [H, W]: the ink of each line pixel (lines are three pixels wide), `NO_LINE` elsewhere.
     """
     edges, sector = photo_edges(lab, hint * np.float32(scale.weak), scale.sigma_px)
-    pixels, starts = _chains(edges, border_distance(index, scale.gap_px + 2), scale.gap_px)
+    pixels, starts = _chains(edges, near_border(index, scale.gap_px - 1))
     inks = palette_lab(palette)
     out = np.full(index.shape, NO_LINE, np.uint8)
     _draw_chains(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -31,30 +32,19 @@ def gaussian_weights(sigma_px: float, radius_px: int) -> I32:
     )
 
 
-@kernel
-def border_distance(index: U8, limit: int) -> U8:
-    """uint8 [H, W]: chessboard distance in pixels to the nearest pixel of another label, at most `limit`."""
-    height, width = index.shape
-    far = np.empty((height, width), np.uint8)
-    for y in range(height):
-        for x in range(width):
-            here = index[y, x]
-            same = index[y, max(x - 1, 0)] == here and index[y, min(x + 1, width - 1)] == here
-            same = same and index[max(y - 1, 0), x] == here and index[min(y + 1, height - 1), x] == here
-            far[y, x] = limit if same else 1
-    for y in range(height):
-        for x in range(width):
-            best = min(far[y, x], far[y, max(x - 1, 0)] + 1)
-            for u in range(max(x - 1, 0), min(x + 2, width)):
-                best = min(best, far[max(y - 1, 0), u] + 1)
-            far[y, x] = best
-    for y in range(height - 1, -1, -1):
-        for x in range(width - 1, -1, -1):
-            best = min(far[y, x], far[y, min(x + 1, width - 1)] + 1)
-            for u in range(max(x - 1, 0), min(x + 2, width)):
-                best = min(best, far[min(y + 1, height - 1), u] + 1)
-            far[y, x] = best
-    return far
+def near_border(index: U8, reach_px: int) -> U8:
+    """1 where a pixel that has another label beside it lies within `reach_px` (chessboard), else 0; uint8 [H, W].
+
+    A reach of 0 gives those pixels themselves.
+    """
+    edge = np.zeros(index.shape, np.uint8)
+    across, down = index[:, 1:] != index[:, :-1], index[1:] != index[:-1]
+    edge[:, :-1] |= across
+    edge[:, 1:] |= across
+    edge[:-1] |= down
+    edge[1:] |= down
+    side = 2 * reach_px + 1
+    return np.asarray(cv2.dilate(edge, np.ones((side, side), np.uint8)), np.uint8)
 
 
 @kernel
@@ -63,8 +53,7 @@ def _polish_rows(
     stride: int,
     steps: I32,
     weights: I32,
-    far: U8,
-    reach: int,
+    near: U8,
     cells: I32,
     costs: F32,
     pull: F32,
@@ -80,7 +69,7 @@ def _polish_rows(
         for x in range(width):
             at = (y + radius) * stride + x + radius
             out[y, x] = framed[at]
-            if far[y, x] > reach:
+            if not near[y, x]:
                 continue
             votes[:] = 0
             for i in range(steps.size):
@@ -120,12 +109,11 @@ def _polish_step(index: U8, cells: I32, costs: F32, pull: F32, sigma_px: float) 
     stride = framed.shape[1]
     side = np.arange(-radius, radius + 1, dtype=np.int32)
     steps = (side[:, None] * np.int32(stride) + side[None, :]).ravel()
-    reach = int(sigma_px + 1.0)  # beyond it the other label has too few votes to win
-    far = border_distance(index, reach + 1)
+    near = near_border(index, int(sigma_px))  # beyond it the other label has too few votes to win
     flat, out = framed.ravel(), np.empty_like(index)
 
     def rows(first: int, last: int) -> None:
-        _polish_rows(flat, stride, steps, weights, far, reach, cells, costs, pull, out, first, last)
+        _polish_rows(flat, stride, steps, weights, near, cells, costs, pull, out, first, last)
 
     by_rows(rows, len(index))
     return out
