@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.polish import near_border, polish_borders
+from pipeline.polish import gaussian_weights, near_border, polish_borders
 from pipeline.regions import border_lengths, count_regions, label_components, merge_regions, undersized
 from pipeline.types import F32, U8
 
