@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.colour import palette_lab
+from pipeline.costs import ink_costs, nearest_inks
 from pipeline.decode import decode_bytes
 from pipeline.enforce import EnforceOptions, enforce
 from pipeline.errors import NoSubject, SchemaError
@@ -16,7 +17,6 @@ from pipeline.regions import count_regions, undersized
 from pipeline.sanitize import SanitizeOptions, sanitize
 from pipeline.steer import SteerOptions, steer
 from pipeline.subject import SubjectPrior, content_frame
-from pipeline.tone import measure_exposure
 from pipeline.types import U8, UNPAINTED, CleanPlate, IndexMap, Ink, Mask, Palette, Photo
 from tests.scene import Scene, encode_jpeg
 
@@ -62,6 +62,19 @@ def test_the_goals_hold_on_the_scene(
     assert quality.edge_f1 >= 0.80
     assert quality.outline_recall is not None
     assert quality.outline_recall >= 0.85
+    assert maps[name].index.max() < len(DEFAULT_PALETTE)
+
+
+def test_the_figures_tell_the_engine_from_the_two_ends(photo: Photo, silhouette: Mask) -> None:
+    part = (slice(240, 580), slice(60, 500))
+    rgb, mask = np.ascontiguousarray(photo.rgb[part]), silhouette[part]
+    nearest = IndexMap(nearest_inks(*ink_costs(rgb, DEFAULT_PALETTE)), DEFAULT_PALETTE)
+    flat = IndexMap(np.zeros(mask.shape, np.uint8), DEFAULT_PALETTE)
+    many, one = (measure(rgb, end, min_area_px=MIN_AREA_PX, mask=mask) for end in (nearest, flat))
+    assert many.delta_e_ratio == pytest.approx(1.0, abs=0.01)
+    assert many.undersized > 0.9 * many.regions > 1000
+    assert (one.regions, one.undersized, one.edge_f1, one.outline_recall) == (1, 0, 0.0, 0.0)
+    assert one.delta_e_ratio > 2.0
 
 
 def test_the_vehicle_is_found(photo: Photo, silhouette: Mask) -> None:
@@ -75,18 +88,60 @@ def test_the_vehicle_is_found(photo: Photo, silhouette: Mask) -> None:
     assert not named[: rows[0] - 8].any()
 
 
-def test_a_point_and_the_whole_move_the_importance(photo: Photo) -> None:
-    auto, point, whole = (
+def test_a_point_or_a_box_moves_the_importance_there(photo: Photo) -> None:
+    # Ivy at the left edge, far from the vehicle.
+    place = (slice(150, 250), slice(70, 170))
+    auto, point, box = (
         steer(CleanPlate(photo.rgb), DEFAULT_PALETTE, SteerOptions(subject=prior)).importance
-        for prior in (SubjectPrior(), SubjectPrior("point", (120.0, 200.0)), SubjectPrior("whole"))
+        for prior in (
+            SubjectPrior(),
+            SubjectPrior("point", (120.0, 200.0)),
+            SubjectPrior("box", (60.0, 40.0, 260.0, 400.0)),
+        )
     )
-    assert not np.array_equal(auto, point)
-    assert np.all(whole == 255)
+    assert auto[place].mean() < 150
+    assert point[place].mean() > 200
+    assert box[place].mean() > 200
+    assert box[:, 500:].max() < 50
+
+
+def test_a_place_keeps_more_regions_where_it_matters_more(photo: Photo) -> None:
+    place = (slice(40, 400), slice(60, 260))
+    priors = (SubjectPrior("box", (600.0, 300.0, 900.0, 540.0)), SubjectPrior("whole"))
+    elsewhere, whole = (
+        count_regions(np.ascontiguousarray(illustrate(photo.rgb, steering=SteerOptions(subject=prior)).index[place]))
+        for prior in priors
+    )
+    assert whole > 1.5 * elsewhere
+
+
+def test_the_whole_weighs_the_same_everywhere(photo: Photo) -> None:
+    whole = steer(CleanPlate(photo.rgb), DEFAULT_PALETTE, SteerOptions(subject=SubjectPrior("whole")))
+    assert np.all(whole.importance == 255)
+    assert np.all(whole.subject == 255)
+
+
+def test_tone_reaches_for_the_ends_of_the_palette() -> None:
+    y, x = np.mgrid[0:120, 0:160]
+    murky = np.repeat((90 + 40 * ((x // 20 + y // 20) % 2))[..., None], 3, axis=2).astype(np.uint8)
+    spans = []
+    for tone in (0.0, 0.5, 1.0):
+        steered = steer(CleanPlate(murky), DEFAULT_PALETTE, SteerOptions(tone=tone))
+        spans.append(int(steered.rgb.max()) - int(steered.rgb.min()))
+    assert spans[0] < spans[1] < spans[2]
 
 
 def test_more_detail_keeps_more_regions(photo: Photo, maps: dict[str, IndexMap]) -> None:
     counts = [count_regions(illustrate(photo.rgb, enforcing=EnforceOptions(detail=d)).index) for d in (0.0, 1.0)]
     assert counts[0] < count_regions(maps["tone on"].index) < counts[1]
+
+
+def test_regions_stay_within_the_budget_of_the_detail() -> None:
+    rng = np.random.default_rng(8)
+    mosaic = rng.integers(0, 256, (42, 64, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    counts = [count_regions(illustrate(mosaic, enforcing=EnforceOptions(detail=d)).index) for d in (0.0, 0.5)]
+    assert counts[0] <= 175
+    assert counts[0] < counts[1] <= 700
 
 
 def test_line_work_adds_the_darkest_ink(photo: Photo, maps: dict[str, IndexMap]) -> None:
@@ -109,6 +164,7 @@ def test_a_background_ink_takes_the_removed_background_s_place(photo: Photo) -> 
     removed = illustrate(photo.rgb, enforcing=EnforceOptions(background="remove")).index
     laid = illustrate(photo.rgb, enforcing=EnforceOptions(background=14)).index
     assert np.array_equal(laid, np.where(removed == UNPAINTED, np.uint8(14), removed))
+    assert np.any(removed == UNPAINTED)
 
 
 def test_a_picture_without_a_vehicle_can_t_be_cut_out() -> None:
@@ -117,15 +173,20 @@ def test_a_picture_without_a_vehicle_can_t_be_cut_out() -> None:
     assert caught.value.field == "background"
 
 
-def test_letterbox_bars_stay_out_of_the_statistics(photo: Photo) -> None:
-    barred = photo.rgb.copy()
-    barred[:90], barred[-90:] = 0, 0
-    inner = np.ascontiguousarray(photo.rgb[90:-90])
-    assert content_frame(barred) == (90, photo.height_px - 90, 0, photo.width_px)
-    exposures = [
-        measure_exposure(rgb, np.full(rgb.shape[:2], 255, np.uint8), content_frame(rgb)) for rgb in (barred, inner)
-    ]
-    assert exposures[0] == exposures[1]
+@pytest.mark.parametrize("bars", [((90, 90), (0, 0)), ((0, 0), (120, 100)), ((40, 60), (30, 20))])
+def test_letterbox_bars_stay_out_of_the_statistics(bars: tuple[tuple[int, int], tuple[int, int]], photo: Photo) -> None:
+    top, left = bars[0][0], bars[1][0]
+    inside = (slice(top, top + photo.height_px), slice(left, left + photo.width_px))
+    barred = np.pad(photo.rgb, (*bars, (0, 0)))
+    assert content_frame(barred) == (top, inside[0].stop, left, inside[1].stop)
+    alone = steer(CleanPlate(photo.rgb), DEFAULT_PALETTE, SteerOptions())
+    framed = steer(CleanPlate(barred), DEFAULT_PALETTE, SteerOptions())
+    # The smoothing's window and the importance's halo reach over the bar's edge, nothing else does.
+    within = (slice(inside[0].start + 3, inside[0].stop - 3), slice(inside[1].start + 3, inside[1].stop - 3))
+    difference = np.abs(framed.rgb[within].astype(int) - alone.rgb[3:-3, 3:-3])
+    assert difference.mean() < 0.5
+    assert np.array_equal(framed.subject[inside], alone.subject)
+    assert framed.subject_confidence == alone.subject_confidence
 
 
 def test_named_regions_are_filled_and_protected_ones_are_not_touched(photo: Photo) -> None:
@@ -140,6 +201,9 @@ def test_named_regions_are_filled_and_protected_ones_are_not_touched(photo: Phot
     assert changed[105:155, 105:145].mean() > 0.5
     assert not changed[90:170, 150:260].any()
     assert not changed[:95].any()
+    outside = np.ones(changed.shape, bool)
+    outside[97:163, 97:203] = False  # the region's own soft edge, and whole pixels
+    assert not changed[outside].any()
     assert [removed.kind for removed in plate.removed] == ["region"]
     assert sanitize(photo, SanitizeOptions(enabled=False, regions=options.regions)).rgb is photo.rgb
 
@@ -151,14 +215,36 @@ def test_regions_that_cover_too_much_are_refused(photo: Photo) -> None:
     assert caught.value.field == "sanitize.regions"
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (16, 1024), (1024, 16), (64, 96)])
+def smallest_area_px(shape: tuple[int, ...]) -> int:
+    return max(9, int(MIN_AREA_PX * (max(shape) / 1024) ** 2))
+
+
+EXTREME_SHAPES = [(16, 16), (16, 1024), (1024, 16), (64, 96)]
+
+
+@pytest.mark.parametrize("shape", EXTREME_SHAPES)
 @pytest.mark.parametrize("inks", [2, 64])
 def test_small_and_narrow_pictures_work_with_any_palette(shape: tuple[int, int], inks: int) -> None:
     rng = np.random.default_rng(5)
     palette = Palette(tuple(Ink(f"#{i:02X}{(i * 67) % 256:02X}{255 - i:02X}", str(i)) for i in range(inks)))
     index = illustrate(rng.integers(0, 256, (*shape, 3)).astype(np.uint8), palette).index
+    assert index.shape == shape
     assert index.max() < inks
-    assert count_regions(index) == 1 or undersized(index, 9) == 0
+    assert count_regions(index) == 1 or undersized(index, smallest_area_px(shape)) == 0
+
+
+@pytest.mark.parametrize("shape", EXTREME_SHAPES)
+def test_every_option_works_on_small_and_narrow_pictures(shape: tuple[int, int]) -> None:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    blob = ((y / shape[0] - 0.5) ** 2 + (x / shape[1] - 0.5) ** 2 < 0.1)[..., None]
+    rgb = np.where(blob, (200, 30, 30), (90, 120, 160)).astype(np.uint8)
+    steering = SteerOptions(
+        tone=1.0, line_work=1.0, subject=SubjectPrior("box", (2.0, 2.0, shape[1] - 2, shape[0] - 2))
+    )
+    index = illustrate(rgb, steering=steering, enforcing=EnforceOptions(detail=1.0, background="remove")).index
+    middle = index[shape[0] // 2 - 1 : shape[0] // 2 + 2, shape[1] // 2 - 1 : shape[1] // 2 + 2]
+    assert np.all(middle != UNPAINTED)
+    assert np.any(index == UNPAINTED)
 
 
 def test_one_flat_colour_is_one_region() -> None:
