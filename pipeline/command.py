@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import re
 import signal
+import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.decode import MAX_BYTES
-from pipeline.errors import FetchError, LiveryError, PaletteError, SchemaError, VolumeFull, error_classes
+from pipeline.errors import Cancelled, FetchError, LiveryError, PaletteError, SchemaError, VolumeFull, error_classes
 from pipeline.files import OutputFiles, output_files, write_files
 from pipeline.palette import quoted
 from pipeline.palette_files import MAX_FILE_BYTES, read_palette_file
@@ -64,6 +67,10 @@ other commands (a photo of that name is given as ./compile):
 
 exit codes: 0 all fine; 1 some photo failed; 2 the options or the palette can't be used; 130 interrupted
 """
+GRACE_S = 0.5
+"""How long a job may take to notice Ctrl-C."""
+
+_INTERRUPTED_LINE = "interrupted; what was finished is kept, and --resume goes on from there"
 _BAR = "{desc}  {percentage:3.0f}% |{bar}| {elapsed}"
 
 
@@ -74,6 +81,9 @@ class Unusable(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; argparse itself exits with 2 for options that it can't read."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding can't
+            stream.reconfigure(errors="backslashreplace")
     commands = {"compile": _compile, "demo": _demo, "schema": _schema, "errors": _errors}
     try:
         if given and given[0] in commands:
@@ -156,9 +166,9 @@ def _demo(given: Sequence[str]) -> int:
         _complain(_fault_line(name, fault))
         return SOME_FAILED
     _say(f"{name}: {result.drawing.paths} paths, {result.report.timings_ms.total / 1000:.2f} s")
-    _say(f"PAGE  {files.page}")
+    _say(f"PAGE  {_printable(str(files.page))}")
     for path in files.pictures():
-        _say(f"{path.suffix[1:].upper()}   {path}")
+        _say(f"{path.suffix[1:].upper()}   {_printable(str(path))}")
     return FINE
 
 
@@ -183,8 +193,13 @@ def _requested(path: Path) -> JobInput:
 
 
 def printable_name(path: Path) -> str:
-    """A file's name on one line: what doesn't print, and bytes that are no Unicode, as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in path.name)
+    """A file's name as `_printable` writes it."""
+    return _printable(path.name)
+
+
+def _printable(text: str) -> str:
+    """`text` on one line: what doesn't print, and bytes that are no Unicode, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _fault_line(name: str, fault: LiveryError) -> str:
@@ -378,18 +393,37 @@ class _Task:
 class _Interrupt:
     """The first Ctrl-C as a question that a job asks; a second one is Python's own KeyboardInterrupt.
 
-    It is not raised at once, because compiled kernels and libvips' callbacks have no way to hand an exception on.
+    It is not raised at once, because compiled kernels and libvips' callbacks have no way to hand an exception on. A
+    job that is inside one of them for `GRACE_S` is ended with its process. Python runs a signal's handler only between
+    two steps of the main thread, so a thread of our own hears of the signal through the wake-up socket.
     """
 
     def __init__(self) -> None:
         self.noted = False
+        self._left = threading.Event()
 
     def __enter__(self) -> _Interrupt:
         self._before = signal.signal(signal.SIGINT, self._note)
+        self._heard, self._told = socket.socketpair()
+        self._told.setblocking(False)
+        signal.set_wakeup_fd(self._told.fileno())
+        threading.Thread(target=self._watch, name="livery-interrupt", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._left.set()
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, self._before)
+        self._told.close()
+
+    def _watch(self) -> None:
+        with self._heard:
+            if self._heard.recv(1) == b"":
+                return
+        self.noted = True
+        if not self._left.wait(GRACE_S):
+            os.write(sys.stderr.fileno(), f"\n{_INTERRUPTED_LINE}\n".encode())
+            os._exit(INTERRUPTED)
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
         self.noted = True
@@ -415,7 +449,7 @@ class _Batch:
                 bar.n = 100 * number
                 self._serve(task, bar, interrupt)
                 if interrupt.noted:
-                    _complain("interrupted; what was finished is kept, and --resume goes on from there")
+                    _complain(_INTERRUPTED_LINE)
                     return INTERRUPTED
         return SOME_FAILED if self._failed else FINE
 
@@ -434,10 +468,12 @@ class _Batch:
                 self._tell(name, task, report, again=False)
             else:
                 result = run(self._job, self._settings, data=data, progress=progress, cancelled=lambda: interrupt.noted)
+                if interrupt.noted:
+                    raise Cancelled("the job was cancelled before its files were written")
                 _deliver(result, task.files, name)
                 self._tell(name, task, result.report.model_dump(mode="json"), again=True)
         except LiveryError as fault:
-            # The terminal sends Ctrl-C to the tracer's process too, so that its end is no failure of the photo's.
+            # An interrupted photo has not failed.
             if not interrupt.noted:
                 self._fail(name, fault)
 
@@ -469,7 +505,7 @@ class _Batch:
         seconds = report["timings_ms"]["total"] / 1000
         _say(f"{name}: {report['paths']} paths, {seconds:.2f} s" if again else f"{name}: finished before")
         for path in (*task.files.pictures(), task.files.page):
-            _say(f"  {path}")
+            _say(f"  {_printable(str(path))}")
         return self._warn(report)
 
     def _warn(self, report: dict[str, Any]) -> None:

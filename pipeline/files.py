@@ -50,8 +50,9 @@ def write_files(result: JobResult, files: OutputFiles, title: str) -> None:
         title: of the page.
 
     Raises:
-        OSError: a file can't be written; those before it stay.
+        OSError: a file can't be written; those before it stay, without a report.
     """
+    files.report.unlink(missing_ok=True)  # it says nothing of the files that are about to change
     svg = result.drawing.svg
     page = render_page(title, result.photo.rgb, svg, result.report)
     contents = (

@@ -91,6 +91,37 @@ def test_resume_skips_what_is_finished_and_redoes_what_is_not(
     assert "finished before" not in other.stdout
 
 
+def test_resume_takes_no_picture_of_other_options_for_finished(photos: Path, tmp_path: Path) -> None:
+    plain = [str(photos / "car.jpg"), "--width", "64", "-o", str(tmp_path)]
+    assert main(plain) == FINE
+    svg, page = tmp_path / "car.svg", tmp_path / "car.html"
+    wanted, kept = svg.read_bytes(), page.read_bytes()
+    page.unlink()
+    page.mkdir()
+    assert main([*plain, "--palette", INKS]) == SOME_FAILED
+    assert svg.read_bytes() != wanted
+    page.rmdir()
+    page.write_bytes(kept)
+    assert main([*plain, "--resume"]) == FINE
+    assert svg.read_bytes() == wanted
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+def test_no_encoding_of_the_terminal_stops_a_batch(encoding: str, photos: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9\n.jpg")
+    odd.write_bytes((photos / "car.jpg").read_bytes())
+    done = subprocess.run(
+        command(odd, "--width", "64", "-o", tmp_path / "out"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == FINE, done.stderr
+    assert f"  {tmp_path / 'out'}/caf\\udce9\\n.svg\n" in done.stdout
+
+
 def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path) -> None:
     assert main([str(photos / "car.jpg"), "--dry-run", "--json", "-o", str(tmp_path / "out")]) == FINE
     assert not list(tmp_path.iterdir())

@@ -72,8 +72,11 @@ addEventListener('pointermove', event => { if (held) drag(event); });
 addEventListener('pointerup', () => { held = false; });
 const zooms = document.querySelectorAll('button[data-zoom]');
 zooms.forEach(button => button.addEventListener('click', () => {
-  const zoom = button.dataset.zoom;
+  const zoom = button.dataset.zoom, view = stage.parentElement;
+  const x = (view.scrollLeft + view.clientWidth / 2) / view.scrollWidth;
+  const y = (view.scrollTop + view.clientHeight / 2) / view.scrollHeight;
   stage.style.width = zoom === 'fit' ? '' : stage.dataset.width * zoom + 'px';
+  view.scrollTo(x * view.scrollWidth - view.clientWidth / 2, y * view.scrollHeight - view.clientHeight / 2);
   zooms.forEach(other => other.setAttribute('aria-pressed', other === button));
 }));
 const inks = [...document.querySelectorAll('input[data-layer]')];
