@@ -1,6 +1,6 @@
 """What travels between the phases: one frozen value for each arrow of the pipeline.
 
-    JobInput → Photo → CleanPlate → Illustration → IndexMap → Drawing → JobOutput
+    JobInput → Photo → CleanPlate → Illustration → IndexMap → Tracing → Drawing → JobOutput
 
 All pictures are C-contiguous numpy arrays, row first, `[H, W]` or `[H, W, 3]`, in the *working frame*: the upright
 photo reduced (or enlarged) once on entry. After phase 3 no RGB value exists: an `IndexMap` holds indices into its
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
+I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -187,6 +188,104 @@ class IndexMap:
         return int(self.index.shape[0])
 
 
+UNITS_PER_PX = 100
+"""Outlines are held on a grid of 1/100 px: the integers that are written are the integers that were traced."""
+
+POINTS_OF = {"M": 1, "L": 1, "C": 3, "A": 3, "Z": 0}
+"""Points that each command of an outline takes."""
+
+OUTSIDE = -1
+"""The side of an edge that lies beyond the map's border."""
+
+
+def _checked(commands: str, points: I32) -> None:
+    if points.dtype != np.int32 or points.ndim != 2 or points.shape[1] != 2:
+        raise TypeError("points must be int32 [N, 2]")
+    if not commands.startswith("M") or sum(POINTS_OF[c] for c in commands) != len(points):
+        raise ValueError("commands and points do not agree")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One filled outline.
+
+    Attributes:
+        ink: index into the palette.
+        commands: one letter for each step: M (start), L (line), C (cubic Bézier curve), A (elliptical arc), Z (close).
+            Each sub-outline is M, then L, C and A, then Z. Filled by the non-zero rule.
+        points: int32 [N, 2], absolute x and y in 1/100 px of the index map, in the order in which the commands take
+            them (`POINTS_OF`). A C takes its two handles and then its end. An A takes its two radii; then its x axis'
+            turn from the map's, clockwise in 1/100 degree, with its flags (2 where it is the larger arc, plus 1 where
+            it runs clockwise on the screen); then its end: the seven numbers of SVG's A.
+    """
+
+    ink: int
+    commands: str
+    points: I32
+
+    def __post_init__(self) -> None:
+        _checked(self.commands, self.points)
+
+    @property
+    def nodes(self) -> int:
+        """Points on the outline: one for each command but Z."""
+        return len(self.commands) - self.commands.count("Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One boundary between two regions, which no other edge repeats: what a knife follows once.
+
+    Attributes:
+        left, right: palette index on each side, seen along the edge with y downward; `UNPAINTED` where no ink lies
+            there, `OUTSIDE` beyond the map. Equal only between two regions of one ink that touch at a corner.
+        commands, points: as in `Shape`, of one outline: M, then L, C and A; with a Z where it returns to its start.
+    """
+
+    left: int
+    right: int
+    commands: str
+    points: I32
+
+    def __post_init__(self) -> None:
+        _checked(self.commands, self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """What a tracer makes of an `IndexMap`.
+
+    Attributes:
+        shapes: in painter's order.
+        edges: each boundary once, the map's border included; empty where the tracer knows of none.
+        primitives: how many circles, ellipses, arcs and straight lines it recognised, by those names.
+    """
+
+    shapes: tuple[Shape, ...]
+    edges: tuple[Edge, ...] = ()
+    primitives: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How true a drawing is to its map, measured on what was drawn.
+
+    Attributes:
+        tolerance_px: how far an outline was allowed to leave the map's.
+        agreement_pct: pixels whose centre shows their own label (or nothing, where unpainted), 0 to 100.
+        nodes, paths: of the shapes.
+        primitives: as in `Tracing`.
+        min_feature_px: width of the narrowest place that was asked for, None where none was.
+    """
+
+    tolerance_px: float
+    agreement_pct: float
+    nodes: int
+    paths: int
+    primitives: Mapping[str, int] = field(default_factory=dict)
+    min_feature_px: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class InkUse:
     """Paths and nodes that one ink takes in a drawing."""
@@ -201,12 +300,16 @@ class Drawing:
 
     Attributes:
         svg: UTF-8 text, root `<svg>` with a viewBox of `width_px` × `height_px`.
+        tracing: the outlines that `svg` and every other format is written from.
+        certificate: measured on them; None where the tracer states no tolerance.
         uses: what each palette index takes; inks without a path are absent.
     """
 
     svg: str
     width_px: int
     height_px: int
+    tracing: Tracing = Tracing(())
+    certificate: Certificate | None = None
     uses: Mapping[int, InkUse] = field(default_factory=dict)
     warnings: tuple[Warning, ...] = ()
 

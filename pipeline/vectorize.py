@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 
 from pipeline.export.svg import write_svg
-from pipeline.trace import Shape
 from pipeline.trace.vtracer import trace
 from pipeline.types import (
     UNPAINTED,
     Drawing,
     IndexMap,
     InkUse,
+    Shape,
     Warning,
 )
 
@@ -58,10 +58,10 @@ def vectorize(
         InternalError: the tracer failed; the log says why.
         ValueError: the title or an ink's name can't be written in XML.
     """
-    shapes = trace(image, deadline_s=options.deadline_s, cancelled=cancelled)
-    svg = write_svg(shapes, image.palette, image.width_px, image.height_px, title=title)
-    uses = ink_uses(shapes)
-    return Drawing(svg, image.width_px, image.height_px, uses, _undrawn(image, uses))
+    tracing = trace(image, deadline_s=options.deadline_s, cancelled=cancelled)
+    svg = write_svg(tracing.shapes, image.palette, image.width_px, image.height_px, title=title)
+    uses = ink_uses(tracing.shapes)
+    return Drawing(svg, image.width_px, image.height_px, tracing, uses=uses, warnings=_undrawn(image, uses))
 
 
 def _undrawn(image: IndexMap, uses: Mapping[int, InkUse]) -> tuple[Warning, ...]:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.export.layers import ink_layers
-from pipeline.trace import Shape
-from pipeline.types import U8
+from pipeline.types import U8, Shape
 
 FRAME_PX = 64
 

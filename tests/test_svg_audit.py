@@ -12,8 +12,7 @@ import pytest
 
 from pipeline.export.audit import SvgAuditError, audit_svg
 from pipeline.export.svg import escape, path_data, slug, write_svg
-from pipeline.trace import POINTS_OF, Shape
-from pipeline.types import Ink, Palette
+from pipeline.types import POINTS_OF, Ink, Palette, Shape
 
 HOSTILE = (
     "<script>alert(1)</script>",

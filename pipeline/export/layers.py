@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.trace import UNITS_PER_PX, Shape
-from pipeline.types import F64, U8
+from pipeline.types import F64, U8, UNITS_PER_PX, Shape
 
 GRID_CELLS = 128
 """Cells along the longer side of the grid on which shapes are compared; none is smaller than a pixel."""

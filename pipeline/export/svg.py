@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.export.layers import Layer, ink_layers
-from pipeline.trace import POINTS_OF, UNITS_PER_PX, Shape
-from pipeline.types import Palette
+from pipeline.types import POINTS_OF, UNITS_PER_PX, Palette, Shape
 
 I32 = npt.NDArray[np.int32]
 

@@ -31,8 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import Cancelled, DeadlineExceeded, InternalError
-from pipeline.trace import I32, POINTS_OF, UNITS_PER_PX, Shape
-from pipeline.types import U8, UNPAINTED, IndexMap, Palette
+from pipeline.types import I32, POINTS_OF, U8, UNITS_PER_PX, UNPAINTED, IndexMap, Palette, Shape, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class UnknownFill(ValueError):
     """vtracer wrote a colour that stands for no ink."""
 
 
-def trace(image: IndexMap, *, deadline_s: float, cancelled: Callable[[], bool] | None = None) -> list[Shape]:
+def trace(image: IndexMap, *, deadline_s: float, cancelled: Callable[[], bool] | None = None) -> Tracing:
     """Outlines of `image` in painter's order.
 
     Args:
@@ -89,16 +88,16 @@ def trace(image: IndexMap, *, deadline_s: float, cancelled: Callable[[], bool] |
         Cancelled, DeadlineExceeded, InternalError (vtracer died or wrote what can't be read; the log has the details).
     """
     if not np.any(image.index != UNPAINTED):
-        return []
+        return Tracing(())
     ends_at = time.monotonic() + deadline_s
     codes = code_colours(image.palette)
     top_px = int(np.any(image.index == UNPAINTED))
     picture = encode(image, codes, top_px=top_px)
     try:
         try:
-            return parse(run(picture, SETTINGS, ends_at, cancelled), codes, top_px)
+            return Tracing(tuple(parse(run(picture, SETTINGS, ends_at, cancelled), codes, top_px)))
         except UnknownFill:
-            return parse(run(picture, NEVER_JOIN, ends_at, cancelled), codes, top_px)
+            return Tracing(tuple(parse(run(picture, NEVER_JOIN, ends_at, cancelled), codes, top_px)))
     except ValueError as error:
         log.exception("vtracer's output can't be read")
         raise InternalError from error
