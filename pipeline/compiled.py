@@ -26,7 +26,7 @@ def _cache_folder() -> str:
     """A folder named by the kernels' sources: numba notices a change in a kernel's file, but not in one it calls."""
     house = Path(__file__).resolve().parent
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(house.glob("*.py")):
+    for source in sorted(house.rglob("*.py")):
         text = source.read_bytes()
         if source == Path(__file__).resolve() or b"from pipeline.compiled import" in text:
             digest.update(text)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.compiled import inlined, kernel
 from pipeline.export.layers import Layer, ink_layers
-from pipeline.types import POINTS_OF, UNITS_PER_PX, Palette, Shape
-
-I32 = npt.NDArray[np.int32]
+from pipeline.types import Palette, Shape
 
 SVG_NS = "http://www.w3.org/2000/svg"
 INKSCAPE_NS = "http://www.inkscape.org/namespaces/inkscape"
 SLUG_CHARS = 40
+
+LONGEST_NUMBER = 13
+"""Characters: a space, a sign, eight digits, a point and two more."""
+
+M, L, C, A, Z = (ord(letter) for letter in "MLCAZ")
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ESCAPES = {
@@ -87,42 +89,101 @@ def _new_id(wanted: str, ids: set[str]) -> str:
 
 
 def path_data(shape: Shape) -> str:
-    """The `d` attribute: absolute starts, relative steps, one number for a horizontal or vertical line.
+    """The `d` attribute: relative steps, the fewest digits, one number for a horizontal or vertical line.
 
-    A letter is left out where it repeats the one before, and so is the space before a minus sign.
+    A letter is left out where it repeats the one before (L where it follows M), and so is the space before a minus sign
+    or before a point that can't belong to the number it follows.
     """
-    numbers = list(map(_number, _steps(shape).ravel().tolist()))
-    words: list[str] = []
-    at = 0
-    previous = ""
-    for command in shape.commands:
-        letter, first, last = command.lower(), at, at + 2 * POINTS_OF[command]
-        if command == "M":
-            letter = "M"
-        elif command == "L" and numbers[first] == "0":
-            letter, first = "v", first + 1
-        elif command == "L" and numbers[first + 1] == "0":
-            letter, last = "h", last - 1
-        words.append(" " if letter == previous else letter)
-        words.append(" ".join(numbers[first:last]))
-        at += 2 * POINTS_OF[command]
-        previous = letter
-    return "".join(words).replace(" -", "-")
+    commands = np.frombuffer(shape.commands.encode(), dtype=np.uint8)
+    text = np.empty(len(commands) + LONGEST_NUMBER * 2 * len(shape.points), dtype=np.uint8)
+    written = _write_path(commands, shape.points, text)
+    return text[:written].tobytes().decode()
 
 
-def _steps(shape: Shape) -> I32:
-    """Each point from the end of the command before its own, starts as they are; int32 [N, 2] in 1/100 px."""
-    takes = np.array([POINTS_OF[command] for command in shape.commands])
-    ends = np.cumsum(takes)
-    before = np.repeat(ends - takes - 1, takes)
-    starts = np.repeat(np.array([command == "M" for command in shape.commands]), takes)
-    return np.asarray(shape.points - np.where(starts[:, None], 0, shape.points[before]), np.int32)
+@inlined
+def _digits(text, at, value):  # type: ignore[no-untyped-def]
+    """Writes the digits of a whole number that is not negative; the place behind them."""
+    low = at
+    while True:
+        text[at] = ord("0") + value % 10
+        at += 1
+        value //= 10
+        if value == 0:
+            break
+    for i in range((at - low) // 2):
+        text[low + i], text[at - 1 - i] = text[at - 1 - i], text[low + i]
+    return at
 
 
-@lru_cache(maxsize=2**15)
-def _number(hundredths: int) -> str:
-    """The shortest decimal: 5 → ".05", -150 → "-1.5", 1200 → "12"."""
-    whole, part = divmod(abs(hundredths), UNITS_PER_PX)
-    digits = f"{part:02d}".rstrip("0")
-    sign = "-" if hundredths < 0 else ""
-    return f"{sign}{whole if whole or not digits else ''}{'.' if digits else ''}{digits}"
+@inlined
+def _number(text, at, hundredths):  # type: ignore[no-untyped-def]
+    """Writes the shortest decimal (5 → ".05", -150 → "-1.5", 1200 → "12") behind what it needs to stand apart.
+
+    A number needs a space after a number, unless it brings a minus sign, or a point and the one before has its own.
+    """
+    whole, part = abs(hundredths) // 100, abs(hundredths) % 100
+    bare = whole == 0 and part != 0
+    before = text[at - 1]
+    if hundredths < 0:
+        text[at] = ord("-")
+        at += 1
+    elif ord("0") <= before <= ord("9"):
+        pointed, i = False, at - 1
+        while ord("0") <= text[i] <= ord("9"):
+            i -= 1
+        pointed = text[i] == ord(".")
+        if not (bare and pointed):
+            text[at] = ord(" ")
+            at += 1
+    if not bare:
+        at = _digits(text, at, whole)
+    if part:
+        text[at], text[at + 1] = ord("."), ord("0") + part // 10
+        at += 2
+        if part % 10:
+            text[at] = ord("0") + part % 10
+            at += 1
+    return at
+
+
+@kernel
+def _write_path(commands, points, text):  # type: ignore[no-untyped-def]
+    """The path data of one shape to `text` (uint8); its length."""
+    at, n = 0, 0
+    px, py, start_x, start_y = 0, 0, 0, 0
+    previous = 0
+    for command in commands:
+        if command == Z:
+            text[at], previous = ord("z"), ord("z")
+            at += 1
+            px, py = start_x, start_y
+            continue
+        takes = 3 if command == C or command == A else 1
+        qx, qy = points[n + takes - 1, 0], points[n + takes - 1, 1]
+        letter = command + 32
+        if command == L and qx == px:
+            letter = ord("v")
+        elif command == L and qy == py:
+            letter = ord("h")
+        if letter != previous:
+            text[at] = letter
+            at += 1
+        previous = ord("l") if command == M else letter
+        if command == C:
+            for i in range(2):
+                at = _number(text, at, points[n + i, 0] - px)
+                at = _number(text, at, points[n + i, 1] - py)
+        elif command == A:
+            flags = points[n + 1, 1]
+            at = _number(text, _number(text, at, points[n, 0]), points[n, 1])
+            at = _number(text, at, points[n + 1, 0])
+            at = _number(text, _number(text, at, 100 * (flags // 2)), 100 * (flags % 2))
+        if letter != ord("v"):
+            at = _number(text, at, qx - px)
+        if letter != ord("h"):
+            at = _number(text, at, qy - py)
+        px, py = qx, qy
+        if command == M:
+            start_x, start_y = px, py
+        n += takes
+    return at

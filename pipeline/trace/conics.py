@@ -1,0 +1,172 @@
+"""Circles and ellipses through points, by least squares of the distance.
+
+Kåsa's linear fit starts a circle and an algebraic fit an ellipse; Gauss-Newton steps on the distance finish both
+(Gander, Golub and Strebel, "Least-squares fitting of circles and ellipses", BIT 34, 1994; the ellipse's distance to
+first order, as Sampson takes it). All functions are kernels: compiled, without allocation per point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.compiled import inlined
+
+STEPS = 4
+TINY = 1e-12
+
+
+@inlined
+def solve(m, b, n):  # type: ignore[no-untyped-def]
+    """Gaussian elimination with row pivots on m [n, n] and b [n] in place; False where m is singular."""
+    for i in range(n):
+        pivot = i
+        for row in range(i + 1, n):
+            if abs(m[row, i]) > abs(m[pivot, i]):
+                pivot = row
+        if abs(m[pivot, i]) < TINY:
+            return False
+        if pivot != i:
+            for column in range(n):
+                m[i, column], m[pivot, column] = m[pivot, column], m[i, column]
+            b[i], b[pivot] = b[pivot], b[i]
+        for row in range(i + 1, n):
+            factor = m[row, i] / m[i, i]
+            if factor != 0:
+                for column in range(i, n):
+                    m[row, column] -= factor * m[i, column]
+                b[row] -= factor * b[i]
+    for i in range(n - 1, -1, -1):
+        for column in range(i + 1, n):
+            b[i] -= m[i, column] * b[column]
+        b[i] /= m[i, i]
+    return True
+
+
+@inlined
+def circle_through(x, y, a, b):  # type: ignore[no-untyped-def]
+    """Centre x, y and radius of the circle nearest to points a to b (exclusive); radius 0 where there is none."""
+    n = b - a
+    mean_x, mean_y = 0.0, 0.0
+    for i in range(a, b):
+        mean_x += x[i]
+        mean_y += y[i]
+    mean_x, mean_y = mean_x / n, mean_y / n
+    m, v = np.zeros((3, 3)), np.zeros(3)
+    for i in range(a, b):
+        u, w = x[i] - mean_x, y[i] - mean_y
+        z = u * u + w * w
+        m[0, 0] += u * u
+        m[0, 1] += u * w
+        m[1, 1] += w * w
+        v[0] += u * z
+        v[1] += w * z
+        v[2] += z
+    m[1, 0], m[2, 2] = m[0, 1], n
+    if not solve(m, v, 3):
+        return 0.0, 0.0, 0.0
+    cx, cy = v[0] / 2, v[1] / 2
+    squared = v[2] + cx * cx + cy * cy
+    if not squared > 0:
+        return 0.0, 0.0, 0.0
+    r = np.sqrt(squared)
+    for _ in range(STEPS):
+        m[:], v[:] = 0.0, 0.0
+        for i in range(a, b):
+            u, w = x[i] - mean_x - cx, y[i] - mean_y - cy
+            d = max(np.sqrt(u * u + w * w), TINY)
+            u, w, e = u / d, w / d, d - r
+            m[0, 0] += u * u
+            m[0, 1] += u * w
+            m[0, 2] += u
+            m[1, 1] += w * w
+            m[1, 2] += w
+            v[0] += u * e
+            v[1] += w * e
+            v[2] += e
+        m[1, 0], m[2, 0], m[2, 1], m[2, 2] = m[0, 1], m[0, 2], m[1, 2], n
+        if not solve(m, v, 3):
+            return 0.0, 0.0, 0.0
+        cx, cy, r = cx + v[0], cy + v[1], r + v[2]
+    return cx + mean_x, cy + mean_y, r
+
+
+@inlined
+def _ellipse_start(x, y, a, b, out):  # type: ignore[no-untyped-def]
+    """An algebraic ellipse with x² + y² coefficients that sum to 1: centre, radii and turn to `out`."""
+    n = b - a
+    mean_x, mean_y = 0.0, 0.0
+    for i in range(a, b):
+        mean_x += x[i]
+        mean_y += y[i]
+    mean_x, mean_y = mean_x / n, mean_y / n
+    size = 0.0
+    for i in range(a, b):
+        size = max(size, abs(x[i] - mean_x), abs(y[i] - mean_y))
+    if size < 1:
+        return False
+    m, v, row = np.zeros((5, 5)), np.zeros(5), np.zeros(5)
+    for i in range(a, b):
+        u, w = (x[i] - mean_x) / size, (y[i] - mean_y) / size
+        row[0], row[1], row[2], row[3], row[4] = u * u - w * w, u * w, u, w, 1.0
+        for j in range(5):
+            v[j] -= row[j] * w * w
+            for k in range(5):
+                m[j, k] += row[j] * row[k]
+    if not solve(m, v, 5):
+        return False
+    p, q, s = v[0], v[1], 1 - v[0]
+    den = 4 * p * s - q * q
+    if den <= 1e-6:
+        return False
+    cx, cy = (q * v[3] - 2 * s * v[2]) / den, (q * v[2] - 2 * p * v[3]) / den
+    level = -(v[4] + (v[2] * cx + v[3] * cy) / 2)
+    turn = 0.5 * np.arctan2(q, p - s)
+    c, t = np.cos(turn), np.sin(turn)
+    one, two = p * c * c + q * c * t + s * t * t, p * t * t - q * c * t + s * c * c
+    if not (level / one > 0 and level / two > 0):
+        return False
+    out[0], out[1] = cx * size + mean_x, cy * size + mean_y
+    out[2], out[3], out[4] = np.sqrt(level / one) * size, np.sqrt(level / two) * size, turn
+    return True
+
+
+@inlined
+def ellipse_offset(e, x, y):  # type: ignore[no-untyped-def]
+    """Sampson's distance of (x, y) from ellipse e (centre, radii, turn), positive outside, and its gradient's direction."""
+    c, s = np.cos(e[4]), np.sin(e[4])
+    u, w = (x - e[0]) * c + (y - e[1]) * s, (y - e[1]) * c - (x - e[0]) * s
+    gu, gw = u / (e[2] * e[2]), w / (e[3] * e[3])
+    g = np.sqrt(u * gu + w * gw)
+    length = max(np.sqrt(gu * gu + gw * gw), TINY)
+    return (g - 1) * g / length, (gu * c - gw * s) / length, (gu * s + gw * c) / length
+
+
+@inlined
+def ellipse_through(x, y, a, b, out):  # type: ignore[no-untyped-def]
+    """Centre, radii (px) and turn (rad) of the ellipse nearest to points a to b, to `out` [5]; False if there is none."""
+    if b - a < 10 or not _ellipse_start(x, y, a, b, out):
+        return False
+    m, v, slope, moved = np.zeros((5, 5)), np.zeros(5), np.zeros(5), np.zeros(5)
+    for _ in range(STEPS):
+        m[:], v[:] = 0.0, 0.0
+        for i in range(a, b):
+            e, _, _ = ellipse_offset(out, x[i], y[i])
+            for j in range(5):
+                step = 1e-4
+                moved[:] = out
+                moved[j] += step
+                near, _, _ = ellipse_offset(moved, x[i], y[i])
+                slope[j] = (near - e) / step
+            for j in range(5):
+                v[j] -= slope[j] * e
+                for k in range(5):
+                    m[j, k] += slope[j] * slope[k]
+        for j in range(5):
+            m[j, j] += 1e-6
+        if not solve(m, v, 5):
+            return False
+        for j in range(5):
+            out[j] += v[j]
+        if not (out[2] > 0.5 and out[3] > 0.5 and max(out[2], out[3]) < 5000):
+            return False
+    return True

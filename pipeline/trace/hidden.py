@@ -1,0 +1,168 @@
+"""Hidden borders: how far a layer reaches beneath the layers painted after it.
+
+Where an ink meets one that is painted later, only the later one's outline shows. The earlier layer has to end somewhere
+beneath it, deep enough that no renderer's anti-aliasing lets the page through, and that is all: a *trap*. So the border
+there needs no curve. It is the polyline of fewest vertices through a row of gates, one across the later ink at each
+crack (ordered stabbing, Guibas et al., "Approximating polygons and subdivisions with minimum-link paths", 1993, taken
+greedily).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.compiled import inlined
+
+TRAP_PX = 0.75
+DRIFT = 0.6
+"""Share of the bound that a visible curve is taken to leave its cracks by."""
+
+THIN = 0.25
+"""Share of a thin ink's breadth that is kept on both sides."""
+
+REACH_PX = 10.0
+STEP_PX = 0.5
+NORMAL_REACH = 2
+FAR_MARGIN_PX = 0.4
+"""Kept, beyond the bound, from a neighbour that is painted earlier."""
+
+
+@inlined
+def reach_beneath(index, rank_of, x, y, nx, ny, mine):  # type: ignore[no-untyped-def]
+    """How far from (x, y) along (nx, ny) only later-painted pixels lie, up to REACH_PX, and what ends that.
+
+    Args:
+        index: uint8 [H, W]; rank_of: int32 [256], painting order of each label; mine: the rank of this layer.
+
+    Returns:
+        The length in px, and the rank met there (mine + 1 where nothing was).
+    """
+    height, width = index.shape
+    t = STEP_PX
+    while t <= REACH_PX:
+        px, py = int(np.floor(x + t * nx)), int(np.floor(y + t * ny))
+        if not (0 <= px < width and 0 <= py < height):
+            return t - STEP_PX, mine
+        met = rank_of[index[py, px]]
+        if met <= mine:
+            return t - STEP_PX, met
+        t += STEP_PX
+    return REACH_PX, mine + 1
+
+
+@inlined
+def set_gates(index, rank_of, mine, x, y, bound, n, closed, gates):  # type: ignore[no-untyped-def]
+    """The gate at each of n points: near x, y and far x, y, to gates [n, 4]. The later ink lies to the right.
+
+    A gate begins where the trap is deep enough and ends before the next earlier neighbour; where the later ink is too
+    thin for both, it is the middle.
+    """
+    far = np.empty(n)
+    for i in range(n):
+        a, b = i - NORMAL_REACH, i + NORMAL_REACH
+        if closed:
+            a, b = a % n, b % n
+        else:
+            a, b = max(a, 0), min(b, n - 1)
+        dx, dy = x[b] - x[a], y[b] - y[a]
+        length = max(np.sqrt(dx * dx + dy * dy), 1e-9)
+        nx, ny = -dy / length, dx / length
+        reach, met = reach_beneath(index, rank_of, x[i], y[i], nx, ny, mine)
+        margin = bound[i] + FAR_MARGIN_PX if met < mine else 0.0
+        near = min(DRIFT * bound[i] + TRAP_PX, THIN * reach)
+        far[i] = max(reach - margin, (1 - THIN) * reach)
+        gates[i, 0], gates[i, 1], gates[i, 2], gates[i, 3] = near, far[i], nx, ny
+    for i in range(1, n):
+        far[i] = min(far[i], far[i - 1] + 1.0)
+    for i in range(n - 2, -1, -1):
+        far[i] = min(far[i], far[i + 1] + 1.0)
+    for i in range(n):
+        near, nx, ny = gates[i, 0], gates[i, 2], gates[i, 3]
+        deep = max(far[i], near)
+        gates[i, 0], gates[i, 1] = x[i] + near * nx, y[i] + near * ny
+        gates[i, 2], gates[i, 3] = x[i] + deep * nx, y[i] + deep * ny
+
+
+@inlined
+def _within(cone, dx, dy):  # type: ignore[no-untyped-def]
+    return cone[0] * dy - cone[1] * dx >= -1e-9 and dx * cone[3] - dy * cone[2] >= -1e-9
+
+
+@inlined
+def _unit(cone):  # type: ignore[no-untyped-def]
+    """Makes both sides of a cone one long, so that their sum is its middle."""
+    for side in range(0, 4, 2):
+        length = max(np.sqrt(cone[side] ** 2 + cone[side + 1] ** 2), 1e-9)
+        cone[side] /= length
+        cone[side + 1] /= length
+
+
+@inlined
+def _clip(gate, px, py, cone, out):  # type: ignore[no-untyped-def]
+    """The part of a gate inside the cone from (px, py), as parameters along it, to out[0:2]."""
+    low, high = 0.0, 1.0
+    gx, gy = gate[2] - gate[0], gate[3] - gate[1]
+    ox, oy = gate[0] - px, gate[1] - py
+    for side in range(2):
+        cx, cy = (cone[0], cone[1]) if side == 0 else (-cone[2], -cone[3])
+        at, slope = cx * oy - cy * ox, cx * gy - cy * gx  # inside where at + t slope >= 0
+        if abs(slope) < 1e-12:
+            continue
+        t = -at / slope
+        if slope > 0:
+            low = max(low, t)
+        else:
+            high = min(high, t)
+    out[0], out[1] = low, high
+
+
+@inlined
+def stab(gates, begin, n, sx, sy, ex, ey, out):  # type: ignore[no-untyped-def]
+    """A polyline from (sx, sy) through gates begin to n to (ex, ey): its inner vertices to `out`; their number.
+
+    From each vertex it goes as far as one line can, then takes the middle of what that line may cross of the last gate.
+    """
+    count, px, py = 0, sx, sy
+    i, last = begin, begin - 1
+    cone, part = np.zeros(4), np.empty(2)
+    alive = False
+    while True:
+        ax, ay, bx, by = (gates[i, 0], gates[i, 1], gates[i, 2], gates[i, 3]) if i < n else (ex, ey, ex, ey)
+        ax, ay, bx, by = ax - px, ay - py, bx - px, by - py
+        fits = True
+        if max(ax * ax + ay * ay, bx * bx + by * by) > 0.04:
+            if ax * by - ay * bx < 0:
+                ax, ay, bx, by = bx, by, ax, ay
+            if not alive:
+                cone[0], cone[1], cone[2], cone[3], alive = ax, ay, bx, by, True
+                _unit(cone)
+            else:
+                lx, ly = (ax, ay) if cone[0] * ay - cone[1] * ax > 0 else (cone[0], cone[1])
+                rx, ry = (bx, by) if cone[2] * by - cone[3] * bx < 0 else (cone[2], cone[3])
+                ahead = (cone[0] + cone[2]) * (ax + bx) + (cone[1] + cone[3]) * (ay + by)
+                fits = lx * ry - ly * rx >= 0 and ahead > 0
+                if fits:
+                    cone[0], cone[1], cone[2], cone[3] = lx, ly, rx, ry
+                    _unit(cone)
+        if fits:
+            if i >= n:
+                return count
+            i += 1
+            continue
+        if i - 1 == last:  # not even one gate further: go through this one's middle
+            turn = min(i, n - 1)
+            px, py = 0.5 * (gates[turn, 0] + gates[turn, 2]), 0.5 * (gates[turn, 1] + gates[turn, 3])
+            last = i
+            i += 1
+            if i > n:
+                out[count, 0], out[count, 1] = px, py
+                return count + 1
+        else:
+            _clip(gates[i - 1], px, py, cone, part)
+            t = 0.5 * (min(max(part[0], 0.0), 1.0) + min(max(part[1], 0.0), 1.0))
+            gate = gates[i - 1]
+            px, py = gate[0] + t * (gate[2] - gate[0]), gate[1] + t * (gate[3] - gate[1])
+            last = i - 1
+        out[count, 0], out[count, 1] = px, py
+        count += 1
+        alive = False

@@ -1,0 +1,388 @@
+"""From the arc table to painted layers: one outline for each ink, in painter's order.
+
+*Stacked*: a layer is its own regions, and every later region that touches nothing painted earlier (so most holes vanish).
+Its border is drawn exactly where it meets an earlier layer, and hidden where it meets a later one. So each visible border
+is drawn by one layer alone, and every anti-aliased pixel on it blends the two inks that meet there.
+
+*Abutting*: a layer is its own regions, and both layers draw the border between them, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.compiled import inlined, kernel
+from pipeline.trace.fit import ARC, CUBIC, ELLIPSE, LINE
+from pipeline.trace.hidden import set_gates, stab
+from pipeline.trace.junctions import on_segment
+
+NEVER = -1
+"""Rank of what is not painted."""
+
+OUT, EXACT, HIDDEN = 0, 1, 2
+
+END_POINTS = 2
+"""Gates that a hidden border may miss at each end, where the later ink begins as a wedge."""
+
+STRAIGHT_PX = 0.04
+"""A curve whose handles lie no further from its chord is written as a line."""
+
+MOST_ARC_RAD = 2.2
+"""An arc that turns further is written as several: near a half turn its centre would hang on the last digit of its radius."""
+
+HALF_SHORT = 1
+"""1/100 px by which the radius of half a circle is written short of half its chord: SVG enlarges it to fit, exactly."""
+
+M, L, C, A, Z = 77, 76, 67, 65, 90
+
+
+@kernel
+def layer_regions(rank, own, mine, left, right, inside):  # type: ignore[no-untyped-def]
+    """Which regions a stacked layer paints: its own, and groups of later ones that touch it and nothing earlier.
+
+    Args:
+        rank: int32 [R], of each region.
+        own: whether later regions are left out altogether (abutting layers).
+        mine: the layer's rank.
+        left, right: int32 [A], regions beside each arc, -1 outside the map.
+        inside: bool [R], written.
+    """
+    regions = len(rank)
+    parent = np.arange(regions)
+    touched, earlier = np.zeros(regions, np.bool_), np.zeros(regions, np.bool_)
+    for r in range(regions):
+        inside[r] = rank[r] == mine
+    if own:
+        return
+    for a in range(len(left)):
+        p, q = left[a], right[a]
+        if p >= 0 and q >= 0 and rank[p] > mine and rank[q] > mine:
+            while parent[p] != p:
+                parent[p] = parent[parent[p]]
+                p = parent[p]
+            while parent[q] != q:
+                parent[q] = parent[parent[q]]
+                q = parent[q]
+            if p != q:
+                parent[max(p, q)] = min(p, q)
+    for r in range(regions):
+        while parent[parent[r]] != parent[r]:
+            parent[r] = parent[parent[r]]
+    for a in range(len(left)):
+        for side in range(2):
+            p, q = (left[a], right[a]) if side == 0 else (right[a], left[a])
+            if p >= 0 and q >= 0 and rank[p] > mine:
+                if rank[q] < mine:
+                    earlier[parent[p]] = True
+                elif rank[q] == mine:
+                    touched[parent[p]] = True
+    for r in range(regions):
+        if rank[r] > mine:
+            inside[r] = touched[parent[r]] and not earlier[parent[r]]
+
+
+@inlined
+def _border_kind(rank, inside, mine, own, p, q):  # type: ignore[no-untyped-def]
+    """Whether an arc between regions p (left) and q is on the layer's border, and how it is drawn."""
+    in_p, in_q = p >= 0 and inside[p], q >= 0 and inside[q]
+    if in_p == in_q:
+        return OUT
+    other = q if in_p else p
+    return HIDDEN if not own and other >= 0 and rank[other] > mine else EXACT
+
+
+@inlined
+def _follow(junction_ends, junction, came, border, reverse_in):  # type: ignore[no-untyped-def]
+    """The border arc that goes on from a junction, with the layer's inside still to the left; -1 if there is none.
+
+    `came` is the crack direction that leads back. Turning clockwise from it, the first border arc is the next one.
+    """
+    for turn in range(1, 5):
+        end = junction_ends[junction, (came + turn) % 4]
+        if end < 0:
+            continue
+        arc, reverse = end // 2, end % 2 == 1
+        if border[arc] != OUT and reverse_in[arc] == reverse:
+            return arc
+    return -1
+
+
+@inlined
+def _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, ring, first):  # type: ignore[no-untyped-def]
+    """Rings of border arcs: arcs to `ring`, where each ring begins to `first`; the number of rings."""
+    done = np.zeros(len(border), np.bool_)
+    rings, n = 0, 0
+    for seed in range(len(border)):
+        if border[seed] == OUT or done[seed]:
+            continue
+        first[rings] = n
+        rings += 1
+        arc = seed
+        while arc >= 0 and not done[arc]:
+            done[arc] = True
+            ring[n] = arc
+            n += 1
+            if start[arc] < 0:
+                break
+            at, came = (start[arc], leave[arc]) if reverse_in[arc] else (stop[arc], arrive[arc])
+            arc = _follow(junction_ends, at, came, border, reverse_in)
+    first[rings] = n
+    return rings
+
+
+@inlined
+def _put(commands, points, at, letter, n, px, py):  # type: ignore[no-untyped-def]
+    commands[at[0]] = letter
+    points[at[1], 0], points[at[1], 1] = px, py
+    at[0] += 1
+    at[1] += n
+
+
+@inlined
+def _line_to(commands, points, at, px, py):  # type: ignore[no-untyped-def]
+    """A line, or a longer last line where both run the same way along a row or column; nothing where it has no length."""
+    n = at[1]
+    ax, ay = points[n - 1, 0], points[n - 1, 1]
+    if ax == px and ay == py:
+        return
+    if commands[at[0] - 1] == L:
+        bx, by = points[n - 2, 0], points[n - 2, 1]
+        upright = ax == px and bx == ax and (py - ay > 0) == (ay - by > 0)
+        level = ay == py and by == ay and (px - ax > 0) == (ax - bx > 0)
+        if upright or level:
+            points[n - 1, 0], points[n - 1, 1] = px, py
+            return
+    _put(commands, points, at, L, 1, px, py)
+
+
+@inlined
+def _units(value, grid):  # type: ignore[no-untyped-def]
+    return int(np.floor(value * 100 / grid + 0.5)) * grid
+
+
+@inlined
+def _cubic_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
+    """The part of a cubic between two parameters (de Casteljau's cuts, in either direction) to the point (px, py)."""
+    n = at[1]
+    sx, sy = points[n - 1, 0], points[n - 1, 1]
+    if sx == px and sy == py and abs(t1 - t0) < 0.5:
+        return
+    h = (t1 - t0) / 3
+    x0, y0 = on_segment(CUBIC, row, t0)
+    x3, y3 = on_segment(CUBIC, row, t1)
+    handles = np.empty(4)
+    for end in range(2):
+        t = t0 if end == 0 else t1
+        r = 1 - t
+        a, b, c = 3 * r * r, 6 * r * t, 3 * t * t
+        dx = a * (row[2] - row[0]) + b * (row[4] - row[2]) + c * (row[6] - row[4])
+        dy = a * (row[3] - row[1]) + b * (row[5] - row[3]) + c * (row[7] - row[5])
+        handles[2 * end], handles[2 * end + 1] = dx * h, dy * h
+    ex, ey = x3 - x0, y3 - y0
+    chord = max(np.sqrt(ex * ex + ey * ey), 1e-9)
+    flat = abs(handles[0] * ey - handles[1] * ex) <= STRAIGHT_PX * chord
+    flat = flat and abs(handles[2] * ey - handles[3] * ex) <= STRAIGHT_PX * chord
+    if flat and handles[0] * ex + handles[1] * ey >= 0 and handles[2] * ex + handles[3] * ey >= 0:
+        _line_to(commands, points, at, px, py)
+        return
+    commands[at[0]] = C
+    points[n, 0], points[n, 1] = sx + _units(handles[0], grid), sy + _units(handles[1], grid)
+    points[n + 1, 0], points[n + 1, 1] = px - _units(handles[2], grid), py - _units(handles[3], grid)
+    points[n + 2, 0], points[n + 2, 1] = px, py
+    at[0] += 1
+    at[1] += 3
+
+
+@inlined
+def _arc_to(commands, points, at, kind, row, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
+    """The part of an arc between two parameters, in steps of at most MOST_ARC_RAD, or two halves of a whole ellipse."""
+    sweep = row[7] * (t1 - t0)
+    whole = abs(sweep) > 6.2
+    steps = 2 if whole else max(1, int(np.ceil(abs(sweep) / MOST_ARC_RAD)))
+    rx, ry = int(np.floor(row[4] * 100 + 0.5)), int(np.floor(row[5] * 100 + 0.5))
+    turn = 0 if rx == ry else int(np.floor(np.degrees(row[6]) * 100 + 0.5))
+    for k in range(1, steps + 1):
+        qx, qy = px, py
+        if k < steps:
+            x, y = on_segment(kind, row, t0 + (t1 - t0) * k / steps)
+            qx, qy = _units(x, 1 if whole else grid), _units(y, 1 if whole else grid)
+        n = at[1]
+        commands[at[0]] = A
+        points[n, 0], points[n, 1] = rx, ry
+        points[n + 1, 0], points[n + 1, 1] = turn, (1 if sweep > 0 else 0)
+        points[n + 2, 0], points[n + 2, 1] = qx, qy
+        if whole and rx == ry:
+            dx, dy = float(qx - points[n - 1, 0]), float(qy - points[n - 1, 1])
+            points[n, 0] = points[n, 1] = int(np.sqrt(dx * dx + dy * dy) / 2) - HALF_SHORT
+        at[0] += 1
+        at[1] += 3
+
+
+@inlined
+def _draw(commands, points, at, table, k, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
+    kind, segment = table[0], table[1]
+    if kind[k] == LINE:
+        _line_to(commands, points, at, px, py)
+    elif kind[k] == CUBIC:
+        _cubic_to(commands, points, at, segment[k], t0, t1, px, py, grid)
+    else:
+        _arc_to(commands, points, at, kind[k], segment[k], t0, t1, px, py, grid)
+
+
+@inlined
+def _exact(commands, points, at, table, ring, low, high, reverse_in, merge, grid):  # type: ignore[no-untyped-def]
+    """Draws the arcs ring[low:high] from their pieces; pieces of one segment that follow each other become one."""
+    kind, segment, first, piece, begin, end, x, y, start_x, start_y = table
+    held, t0, t1, px, py = -1, 0.0, 0.0, 0, 0
+    for i in range(low, high):
+        arc = ring[i]
+        many = first[arc + 1] - first[arc]
+        for j in range(many):
+            k = first[arc] + (many - 1 - j if reverse_in[arc] else j)
+            if reverse_in[arc]:
+                a, b = end[k], begin[k]
+                qx, qy = (start_x[arc], start_y[arc]) if j + 1 == many else (x[k - 1], y[k - 1])
+            else:
+                a, b = begin[k], end[k]
+                qx, qy = x[k], y[k]
+            if held == piece[k] and merge and t1 == a and (b > a) == (t1 > t0):
+                t1, px, py = b, qx, qy
+                continue
+            if held >= 0:
+                _draw(commands, points, at, table, held, t0, t1, px, py, grid)
+            held, t0, t1, px, py = piece[k], a, b, qx, qy
+    if held >= 0:
+        _draw(commands, points, at, table, held, t0, t1, px, py, grid)
+
+
+@inlined
+def _gather_points(ring, low, high, reverse_in, tracks, x, y, bound):  # type: ignore[no-untyped-def]
+    """Midpoints and bounds along the arcs ring[low:high]; their number."""
+    arc_point, x2, y2, bounds = tracks
+    n = 0
+    for i in range(low, high):
+        arc = ring[i]
+        a, b = arc_point[arc], arc_point[arc + 1]
+        for j in range(b - a):
+            k = b - 1 - j if reverse_in[arc] else a + j
+            x[n], y[n], bound[n] = 0.5 * x2[k], 0.5 * y2[k], bounds[k]
+            n += 1
+    return n
+
+
+@inlined
+def _length_of(ring, low, high, arc_point):  # type: ignore[no-untyped-def]
+    n = 0
+    for i in range(low, high):
+        n += arc_point[ring[i] + 1] - arc_point[ring[i]]
+    return n
+
+
+@inlined
+def _hidden(commands, points, at, index, rank_of, mine, ring, low, high, reverse_in, tracks, sx, sy, ex, ey, closed, grid):  # type: ignore[no-untyped-def]
+    """Draws a hidden border along the arcs ring[low:high]; a closed one begins with its own first point."""
+    n = _length_of(ring, low, high, tracks[0])
+    x, y, bound = np.empty(n), np.empty(n), np.empty(n)
+    _gather_points(ring, low, high, reverse_in, tracks, x, y, bound)
+    gates, vertices = np.empty((n, 4)), np.empty((n + 2, 2))
+    set_gates(index, rank_of, mine, x, y, bound, n, closed, gates)
+    px, py, qx, qy = 0.01 * sx, 0.01 * sy, 0.01 * ex, 0.01 * ey
+    if closed:
+        px, py = 0.5 * (gates[0, 0] + gates[0, 2]), 0.5 * (gates[0, 1] + gates[0, 3])
+        qx, qy = px, py
+        _put(commands, points, at, M, 1, _units(px, grid), _units(py, grid))
+    skip = 1 if closed else min(END_POINTS, (n - 1) // 2)
+    count = stab(gates, skip, n if closed else n - skip, px, py, qx, qy, vertices)
+    for i in range(count):
+        _line_to(commands, points, at, _units(vertices[i, 0], grid), _units(vertices[i, 1], grid))
+    if not closed:
+        _line_to(commands, points, at, ex, ey)
+
+
+@inlined
+def _arc_start(table, arc, reverse):  # type: ignore[no-untyped-def]
+    if not reverse:
+        return table[8][arc], table[9][arc]
+    last = table[2][arc + 1] - 1
+    return table[6][last], table[7][last]
+
+
+@inlined
+def _turned(ring, low, high, border):  # type: ignore[no-untyped-def]
+    """Turns a ring so that it begins where an exact border follows a hidden one, if it has both."""
+    n = high - low
+    for i in range(n):
+        if border[ring[low + i]] == EXACT and border[ring[low + (i - 1) % n]] == HIDDEN:
+            turned = np.empty(n, np.int32)
+            for j in range(n):
+                turned[j] = ring[low + (i + j) % n]
+            ring[low:high] = turned
+            return
+
+
+@kernel
+def draw_layer(index, rank_of, rank, inside, mine, own, plane, junction_ends, table, tracks, grid, commands, points):  # type: ignore[no-untyped-def]
+    """The outline of one layer; the number of commands and points written.
+
+    Args:
+        index, rank_of: uint8 [H, W], int32 [256], label of each pixel and rank of each label.
+        rank, inside, mine, own: as `layer_regions` takes and gives them.
+        plane: left, right, start, end of the arcs, and the crack directions in which each leaves its first vertex and
+            leads back from its last.
+        junction_ends: int32 [J, 4], see `place_junctions`.
+        table: the fields of `ArcTable`.
+        tracks: arc_point, x2, y2 of `Chains`, and each point's bound.
+        grid: units to which points are rounded.
+        commands, points: uint8 [.], int32 [., 2], written as `Shape` has them.
+    """
+    left, right, start, stop, leave, arrive = plane
+    arcs = len(left)
+    border, reverse_in = np.empty(arcs, np.uint8), np.zeros(arcs, np.bool_)
+    for a in range(arcs):
+        border[a] = _border_kind(rank, inside, mine, own, left[a], right[a])
+        reverse_in[a] = not (left[a] >= 0 and inside[left[a]])
+    ring, first = np.empty(arcs, np.int32), np.empty(arcs + 1, np.int32)
+    rings = _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, ring, first)
+    at = np.zeros(2, np.int64)
+    for r in range(rings):
+        low, high = first[r], first[r + 1]
+        _turned(ring, low, high, border)
+        began = at.copy()
+        if border[ring[low]] == HIDDEN:
+            _hidden(commands, points, at, index, rank_of, mine, ring, low, high, reverse_in, tracks, 0, 0, 0, 0, True, grid)
+        else:
+            sx, sy = _arc_start(table, ring[low], reverse_in[ring[low]])
+            _put(commands, points, at, M, 1, sx, sy)
+            i = low
+            while i < high:
+                j = i
+                while j < high and border[ring[j]] == border[ring[i]]:
+                    j += 1
+                if border[ring[i]] == EXACT:
+                    _exact(commands, points, at, table, ring, i, j, reverse_in, not own, grid)
+                else:
+                    px, py = points[at[1] - 1, 0], points[at[1] - 1, 1]
+                    ex, ey = (sx, sy) if j == high else _arc_start(table, ring[j], reverse_in[ring[j]])
+                    _hidden(
+                        commands, points, at, index, rank_of, mine, ring, i, j, reverse_in, tracks, px, py, ex, ey, False, grid
+                    )
+                i = j
+        _close(commands, points, at, began)
+    return at[0], at[1]
+
+
+@inlined
+def _close(commands, points, at, began):  # type: ignore[no-untyped-def]
+    """Ends a ring; a last line back to its start goes without saying, and a ring of no area is taken back."""
+    n = at[1]
+    if commands[at[0] - 1] == L and (points[n - 1] == points[began[1]]).all():
+        at[0] -= 1
+        at[1] -= 1
+    curved = False
+    for i in range(began[0] + 1, at[0]):
+        curved = curved or commands[i] != L
+    if at[0] - began[0] < (2 if curved else 3):
+        at[:] = began
+        return
+    commands[at[0]] = Z
+    at[0] += 1

@@ -1,0 +1,203 @@
+"""Where a curve may be cut: smooth places and corners of a chain, from evidence at several scales.
+
+A node lies at a crack vertex v, between the points v - 1 and v of its chain. A smooth node takes its place and tangent
+from the widest window in which one parabola explains every point; a corner takes them from one parabola on each side.
+A corner needs a turn at a fine scale and the same turn at a coarse one, unless the fine one is as sharp as a right angle
+between straight sides: a ragged outline turns everywhere, but not twice in the same place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.compiled import inlined
+from pipeline.trace.cubics import crosswise
+
+WINDOWS = (20, 14, 10, 7, 5, 3, 2, 1)
+FLAT_PX = 0.58
+"""A parabola explains points where it passes them by no more than this, or by the slack of the bound."""
+
+SLACK = 0.75
+
+FINE, COARSE = 6, 14
+FINE_TURN_RAD, COARSE_TURN_RAD = 0.6, 0.5
+SHARP_TURN_RAD = 1.05
+CORNER_REACH_PX = 1.4
+STRAIGHT = 8
+"""Points of a side that is long enough to make a corner by itself."""
+
+SIDE_WINDOWS = (12, 8, 6, 4, 3, 2)
+
+
+@inlined
+def smooth_at(x, y, horizontal, v, w, out):  # type: ignore[no-untyped-def]
+    """A parabola through the w points before and after v, to out: place, first and half second derivative by index.
+
+    Returns its largest crosswise distance to a point. With half indices ..., -½, ½, ... the normal equations separate.
+    """
+    s0, s2, s4 = 0.0, 0.0, 0.0
+    x0, x1, x2, y0, y1, y2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(v - w, v + w):
+        u = i - v + 0.5
+        uu = u * u
+        s0 += 1
+        s2 += uu
+        s4 += uu * uu
+        x0, x1, x2 = x0 + x[i], x1 + u * x[i], x2 + uu * x[i]
+        y0, y1, y2 = y0 + y[i], y1 + u * y[i], y2 + uu * y[i]
+    den = s0 * s4 - s2 * s2
+    out[2], out[3] = x1 / s2, y1 / s2
+    if den < 1e-9:
+        out[0], out[1], out[4], out[5] = x0 / s0, y0 / s0, 0.0, 0.0
+    else:
+        out[0], out[1] = (x0 * s4 - x2 * s2) / den, (y0 * s4 - y2 * s2) / den
+        out[4], out[5] = (x2 * s0 - x0 * s2) / den, (y2 * s0 - y0 * s2) / den
+    worst = 0.0
+    for i in range(v - w, v + w):
+        u = i - v + 0.5
+        ex = out[0] + u * (out[2] + u * out[4]) - x[i]
+        ey = out[1] + u * (out[3] + u * out[5]) - y[i]
+        tx, ty = out[2] + 2 * u * out[4], out[3] + 2 * u * out[5]
+        worst = max(worst, min(crosswise(ex, ey, tx, ty, horizontal[i]), 2 * np.sqrt(ex * ex + ey * ey)))
+    return worst
+
+
+@inlined
+def smooth_node(x, y, horizontal, slack, v, most, out):  # type: ignore[no-untyped-def]
+    """The widest parabola about v that holds, of at most `most` points on each side, to out; returns its half width."""
+    for w in WINDOWS:
+        if w > most:
+            continue
+        apart = smooth_at(x, y, horizontal, v, w, out)
+        if apart <= max(FLAT_PX, SLACK * slack) or w == 1:
+            return w
+    return 0
+
+
+@inlined
+def _side(x, y, horizontal, v, step, most, out):  # type: ignore[no-untyped-def]
+    """Place and unit tangent (away from v) at v of the parabola or line through the points on one side, to out[0:4]."""
+    for w in SIDE_WINDOWS:
+        if w > most:
+            continue
+        s1, s2, n = 0.0, 0.0, float(w)
+        x0, x1, y0, y1 = 0.0, 0.0, 0.0, 0.0
+        for j in range(w):
+            i = v + j if step > 0 else v - 1 - j
+            u = j + 0.5
+            s1, s2 = s1 + u, s2 + u * u
+            x0, x1, y0, y1 = x0 + x[i], x1 + u * x[i], y0 + y[i], y1 + u * y[i]
+        den = n * s2 - s1 * s1
+        tx, ty = (n * x1 - s1 * x0) / den, (n * y1 - s1 * y0) / den
+        px, py = (x0 - s1 * tx) / n, (y0 - s1 * ty) / n
+        worst = 0.0
+        for j in range(w):
+            i = v + j if step > 0 else v - 1 - j
+            u = j + 0.5
+            worst = max(worst, crosswise(px + u * tx - x[i], py + u * ty - y[i], tx, ty, horizontal[i]))
+        if worst <= FLAT_PX or w <= 2:
+            length = max(np.sqrt(tx * tx + ty * ty), 1e-9)
+            out[0], out[1], out[2], out[3] = px, py, tx / length, ty / length
+            return w
+    return 0
+
+
+@inlined
+def corner_at(x, y, horizontal, v, before, after, place, out):  # type: ignore[no-untyped-def]
+    """A corner at v between straight sides: place and both unit tangents, away from it, to out[0:6].
+
+    Args:
+        before, after: points that each side may take, at least 2.
+        place: x and y of the crack vertex.
+
+    Returns:
+        The turn in radians.
+    """
+    back, front = np.empty(4), np.empty(4)
+    _side(x, y, horizontal, v, -1, before, back)
+    _side(x, y, horizontal, v, 1, after, front)
+    turn = np.arctan2(-back[2] * front[3] + back[3] * front[2], -(back[2] * front[2] + back[3] * front[3]))
+    out[0], out[1] = 0.5 * (back[0] + front[0]), 0.5 * (back[1] + front[1])
+    cross = back[2] * front[3] - back[3] * front[2]
+    if abs(cross) > 0.3:
+        s = ((front[0] - back[0]) * front[3] - (front[1] - back[1]) * front[2]) / cross
+        px, py = back[0] + s * back[2], back[1] + s * back[3]
+        if (px - place[0]) ** 2 + (py - place[1]) ** 2 < CORNER_REACH_PX * CORNER_REACH_PX:
+            out[0], out[1] = px, py
+    out[2], out[3], out[4], out[5] = back[2], back[3], front[2], front[3]
+    return abs(turn)
+
+
+@inlined
+def _chord_turn(x, y, v, w):  # type: ignore[no-untyped-def]
+    """The turn at v between the chords over w points on each side, in radians."""
+    ax, ay = x[v - 1] - x[v - w], y[v - 1] - y[v - w]
+    bx, by = x[v + w - 1] - x[v], y[v + w - 1] - y[v]
+    return abs(np.arctan2(ax * by - ay * bx, ax * bx + ay * by))
+
+
+@inlined
+def _straight_corner(x, y, horizontal, v, most):  # type: ignore[no-untyped-def]
+    """The turn between two straight sides of at least STRAIGHT points that meet at v; 0 where they are not there."""
+    back, front = np.empty(4), np.empty(4)
+    if min(_side(x, y, horizontal, v, -1, most, back), _side(x, y, horizontal, v, 1, most, front)) < STRAIGHT:
+        return 0.0
+    cross = back[2] * front[3] - back[3] * front[2]
+    if abs(cross) < 0.5:
+        return 0.0
+    s = ((front[0] - back[0]) * front[3] - (front[1] - back[1]) * front[2]) / cross
+    px, py = back[0] + s * back[2] - 0.5 * (x[v - 1] + x[v]), back[1] + s * back[3] - 0.5 * (y[v - 1] + y[v])
+    if px * px + py * py > CORNER_REACH_PX * CORNER_REACH_PX:
+        return 0.0
+    return abs(np.arctan2(cross, -(back[2] * front[2] + back[3] * front[3])))
+
+
+@inlined
+def find_corners(x, y, horizontal, slack, low, high, turn):  # type: ignore[no-untyped-def]
+    """Marks corners among the vertices low to high: their turn in radians to `turn`, 0 elsewhere.
+
+    `turn` covers the same indices as the points; points outside [low, high) of a closed chain repeat it.
+    """
+    n = len(x)
+    fitted = np.empty(6)
+    for v in range(low, high):
+        turn[v] = 0.0
+        fine = min(FINE, v, n - v)
+        if fine < 3:
+            continue
+        angle = _chord_turn(x, y, v, fine)
+        if angle < FINE_TURN_RAD:
+            continue
+        coarse = min(COARSE, v, n - v)
+        sharp = angle > SHARP_TURN_RAD
+        if not sharp and coarse > fine and _chord_turn(x, y, v, coarse) < COARSE_TURN_RAD:
+            continue
+        if smooth_at(x, y, horizontal, v, fine, fitted) > max(0.5 if sharp else FLAT_PX, 0.7 * slack[v]):
+            turn[v] = angle
+        elif coarse >= STRAIGHT and smooth_at(x, y, horizontal, v, coarse, fitted) > max(FLAT_PX, SLACK * slack[v]):
+            turn[v] = _straight_corner(x, y, horizontal, v, coarse)
+    for v in range(low, high):  # the sharpest of its neighbourhood stays
+        if turn[v] > 0:
+            for other in range(max(v - 3, low), min(v + 4, high)):
+                if abs(turn[other]) > turn[v] or (abs(turn[other]) == turn[v] and other < v):
+                    turn[v] = -turn[v]
+                    break
+    for v in range(low, high):
+        turn[v] = max(turn[v], 0.0)
+
+
+@inlined
+def end_line(x2, y2, first, last, backward, out):  # type: ignore[no-untyped-def]
+    """The line on which an arc of points first to last comes to its start (or, backward, to its end): place, direction.
+
+    Points are in half pixels. False where fewer than three points make the direction a guess.
+    """
+    n = min(last - first, SIDE_WINDOWS[0])
+    if n < 3:
+        return False
+    x, y, flat = np.empty(n), np.empty(n), np.empty(n, np.bool_)
+    for j in range(n):
+        at = last - 1 - j if backward else first + j
+        x[j], y[j], flat[j] = 0.5 * x2[at], 0.5 * y2[at], x2[at] % 2 == 1
+    _side(x, y, flat, 0, 1, n, out)
+    return True
