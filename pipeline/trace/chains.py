@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.compiled import inlined, kernel
+from pipeline.compiled import by_rows, inlined, kernel
 from pipeline.trace.planar import PlanarMap
 from pipeline.types import F64, I32, U8
 
@@ -24,6 +24,10 @@ REACH_POINTS = 12
 LEAST_POINTS = 4
 MAX_TURN_RAD = 0.6
 MAX_RESIDUAL_PX = 0.8
+
+LEAST_BOUND_PX = 0.25
+BOUND_PER_PX = 0.375
+AROUND_POINTS = 4
 
 Flags = npt.NDArray[np.bool_]
 
@@ -231,21 +235,32 @@ def _gather(first, arc, reverse, arc_point):  # type: ignore[no-untyped-def]
     return cut, point
 
 
-@kernel
-def tolerances(index: U8, x2: I32, y2: I32, tolerance_px: float, out: F64, first: int, last: int) -> None:
-    """The bound at each point: `tolerance_px`, but less where a region is thin, so that its two sides can't meet.
+def tolerances(index: U8, chains: Chains, tolerance_px: float) -> F64:
+    """The bound at each point: `tolerance_px`, but less where a region stays thin, so that its two sides can't meet.
 
-    Beside a region t pixels across (along the dual segment) it is ¼ + ¼ t: half a pixel for a hairline.
+    Beside a region t pixels across (along the dual segment) it is ¼ + ⅜ t. What counts is the widest place within
+    AROUND_POINTS along the arc: a region that tapers towards a junction is not thin for that.
 
     Args:
         index: uint8 [H, W].
-        x2, y2: int32 [P], midpoints in half pixels.
+        chains: its chains.
         tolerance_px: the largest bound.
-        out: float64 [P], written for points `first` to `last`.
-        first, last: the points to look at.
+
+    Returns:
+        float64 [P], px, rows as in `chains.x2`.
     """
+    bounds = np.empty(len(chains.x2))
+    across = np.empty(len(chains.x2), np.int32)
+    enough = int(np.ceil((tolerance_px - LEAST_BOUND_PX) / BOUND_PER_PX))
+    by_rows(lambda a, b: _breadths(index, chains.x2, chains.y2, enough, across, a, b), len(across))
+    _bounds(chains.arc_point, across, tolerance_px, bounds)
+    return bounds
+
+
+@kernel
+def _breadths(index, x2, y2, enough, out, first, last):  # type: ignore[no-untyped-def]
+    """Pixels across the thinner of the two regions beside points first to last, along their dual segments, to `out`."""
     height, width = index.shape
-    enough = int(np.ceil((tolerance_px - 0.25) * 4))
     for i in range(first, last):
         across, down = (0, 1) if x2[i] % 2 == 1 else (1, 0)
         x, y = x2[i] // 2, y2[i] // 2
@@ -264,4 +279,15 @@ def tolerances(index: U8, x2: I32, y2: I32, tolerance_px: float, out: F64, first
                     break
                 t += 1
             thin = min(thin, t)
-        out[i] = min(tolerance_px, 0.25 + 0.25 * thin)
+        out[i] = thin
+
+
+@kernel
+def _bounds(arc_point, across, tolerance_px, out):  # type: ignore[no-untyped-def]
+    for arc in range(len(arc_point) - 1):
+        low, high = arc_point[arc], arc_point[arc + 1]
+        for i in range(low, high):
+            widest = 0
+            for j in range(max(i - AROUND_POINTS, low), min(i + AROUND_POINTS + 1, high)):
+                widest = max(widest, across[j])
+            out[i] = min(tolerance_px, LEAST_BOUND_PX + BOUND_PER_PX * widest)

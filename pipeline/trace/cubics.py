@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined
-from pipeline.trace.conics import solve
 
 LEAST_CROSSING = 0.35
 """Least cosine between a curve's normal and a dual segment: what a curve nearly along the segment is divided by."""
@@ -57,87 +56,110 @@ def chord_parameters(x, y, a, b, x0, y0, x3, y3, u):  # type: ignore[no-untyped-
 
 
 @inlined
-def _fixed_handles(x, y, a, b, ends, u, length, out):  # type: ignore[no-untyped-def]
-    """Handle lengths along given tangents, as handles to out[0:4]; False where a tangent points the wrong way."""
-    x0, y0, x3, y3, s0, t0, s1, t1 = ends
-    a00, a01, a11, b0, b1 = 0.0, 0.0, 0.0, 0.0, 0.0
-    cosine = s0 * s1 + t0 * t1
+def _sums(x, y, a, b, ends, u, q):  # type: ignore[no-untyped-def]
+    """Sums of the normal equations over points a to b at parameters u, to q, see `handles_from`."""
+    x0, y0, x3, y3 = ends[0], ends[1], ends[2], ends[3]
+    q[:7] = 0.0
     for i in range(a, b):
         t = u[i - a]
         r = 1 - t
         f1, f2 = 3 * r * r * t, 3 * r * t * t
         g0 = r * r * r + f1
         rx, ry = x[i] - x0 * g0 - x3 * (1 - g0), y[i] - y0 * g0 - y3 * (1 - g0)
-        a00 += f1 * f1
-        a01 += f1 * f2
-        a11 += f2 * f2
-        b0 += f1 * (rx * s0 + ry * t0)
-        b1 += f2 * (rx * s1 + ry * t1)
-    ridge = RIDGE * (b - a)
-    a00, a11, a01 = a00 + ridge, a11 + ridge, a01 * cosine
-    b0, b1 = b0 + ridge * length / 3, b1 + ridge * length / 3
-    den = a00 * a11 - a01 * a01
-    if den < 1e-12:
-        return False
-    p, q = (b0 * a11 - b1 * a01) / den, (b1 * a00 - b0 * a01) / den
-    chord = np.sqrt((x3 - x0) ** 2 + (y3 - y0) ** 2)
-    if min(p, q) < LEAST_HANDLE * chord or max(p, q) > MOST_HANDLE * length:
-        return False
-    out[0], out[1], out[2], out[3] = p * s0, p * t0, q * s1, q * t1
-    return True
+        q[0] += f1 * f1
+        q[1] += f1 * f2
+        q[2] += f2 * f2
+        q[3] += f1 * rx
+        q[4] += f1 * ry
+        q[5] += f2 * rx
+        q[6] += f2 * ry
 
 
 @inlined
-def _free_handles(x, y, a, b, ends, free0, free1, u, length, out):  # type: ignore[no-untyped-def]
-    """Handles of which one or both may point anywhere, to out[0:4]."""
-    x0, y0, x3, y3, s0, t0, s1, t1 = ends
-    n0, n1 = (2 if free0 else 1), (2 if free1 else 1)
-    n = n0 + n1
-    m, v, gx, gy = np.zeros((4, 4)), np.zeros(4), np.zeros(4), np.zeros(4)
-    for i in range(a, b):
-        t = u[i - a]
-        r = 1 - t
-        f1, f2 = 3 * r * r * t, 3 * r * t * t
-        g0 = r * r * r + f1
-        rx, ry = x[i] - x0 * g0 - x3 * (1 - g0), y[i] - y0 * g0 - y3 * (1 - g0)
-        gx[:], gy[:] = 0.0, 0.0
+def handles_from(q, n, length, ends, free0, free1, out):  # type: ignore[no-untyped-def]
+    """The handles of least squares, each along its tangent or free, to out[0:4]; False where a handle points backward.
+
+    Args:
+        q: sums over the n points, with f1 = 3 t (1 - t)^2, f2 = 3 t^2 (1 - t) and r the rest of a point after the share
+            of both ends: f1 f1, f1 f2, f2 f2, f1 r (x and y), f2 r (x and y).
+        n, length: number of points and length of the walk, px.
+        ends, free0, free1: as for `fit_cubic`.
+    """
+    chord_x, chord_y = ends[2] - ends[0], ends[3] - ends[1]
+    chord = max(np.sqrt(chord_x * chord_x + chord_y * chord_y), 1e-9)
+    ridge = (4 * RIDGE if free0 or free1 else RIDGE) * n
+    third = ridge * length / 3
+    cx, cy = third * chord_x / chord, third * chord_y / chord
+    a00, a01, a11 = q[0] + ridge, q[1], q[2] + ridge
+    s0, t0, s1, t1 = ends[4], ends[5], ends[6], ends[7]
+    least, most = LEAST_HANDLE * chord, MOST_HANDLE * length
+    if free0 and free1:
+        den = a00 * a11 - a01 * a01
+        if den < 1e-12:
+            return False
+        ax, ay, bx, by = q[3] + cx, q[4] + cy, q[5] - cx, q[6] - cy
+        out[0], out[1] = (ax * a11 - bx * a01) / den, (ay * a11 - by * a01) / den
+        out[2], out[3] = (bx * a00 - ax * a01) / den, (by * a00 - ay * a01) / den
+    elif free0 or free1:
+        s, t, a, b = (s1, t1, a00, a11) if free0 else (s0, t0, a11, a00)
+        fx, fy = (q[3] + cx, q[4] + cy) if free0 else (q[5] - cx, q[6] - cy)
+        along = (q[5] * s + q[6] * t if free0 else q[3] * s + q[4] * t) + third
+        den = b - a01 * a01 / a
+        if den < 1e-12:
+            return False
+        length_of = (along - a01 / a * (fx * s + fy * t)) / den
+        if not least <= length_of <= most:
+            return False
+        fx, fy = (fx - a01 * length_of * s) / a, (fy - a01 * length_of * t) / a
         if free0:
-            gx[0], gy[1] = f1, f1
+            out[0], out[1], out[2], out[3] = fx, fy, length_of * s, length_of * t
         else:
-            gx[0], gy[0] = f1 * s0, f1 * t0
-        if free1:
-            gx[n0], gy[n0 + 1] = f2, f2
-        else:
-            gx[n0], gy[n0] = f2 * s1, f2 * t1
-        for j in range(n):
-            v[j] += gx[j] * rx + gy[j] * ry
-            for k in range(n):
-                m[j, k] += gx[j] * gx[k] + gy[j] * gy[k]
-    ridge, third = 4 * RIDGE * (b - a), length / 3
-    chord = max(np.sqrt((x3 - x0) ** 2 + (y3 - y0) ** 2), 1e-9)
-    cx, cy = (x3 - x0) / chord, (y3 - y0) / chord
-    for j in range(n):
-        m[j, j] += ridge
-    if free0:
-        v[0] += ridge * third * cx
-        v[1] += ridge * third * cy
+            out[0], out[1], out[2], out[3] = length_of * s, length_of * t, fx, fy
     else:
-        v[0] += ridge * third
-    if free1:
-        v[n0] -= ridge * third * cx
-        v[n0 + 1] -= ridge * third * cy
-    else:
-        v[n0] += ridge * third
-    if not solve(m, v, n):
-        return False
-    if not free0 and not LEAST_HANDLE * chord <= v[0] <= MOST_HANDLE * length:
-        return False
-    if not free1 and not LEAST_HANDLE * chord <= v[n0] <= MOST_HANDLE * length:
-        return False
-    out[0], out[1] = (v[0], v[1]) if free0 else (v[0] * s0, v[0] * t0)
-    out[2], out[3] = (v[n0], v[n0 + 1]) if free1 else (v[n0] * s1, v[n0] * t1)
-    reach = MOST_HANDLE * length
-    return out[0] ** 2 + out[1] ** 2 <= reach * reach and out[2] ** 2 + out[3] ** 2 <= reach * reach
+        b0, b1 = q[3] * s0 + q[4] * t0 + third, q[5] * s1 + q[6] * t1 + third
+        cross = a01 * (s0 * s1 + t0 * t1)
+        den = a00 * a11 - cross * cross
+        if den < 1e-12:
+            return False
+        one, two = (b0 * a11 - b1 * cross) / den, (b1 * a00 - b0 * cross) / den
+        if min(one, two) < least or max(one, two) > most:
+            return False
+        out[0], out[1], out[2], out[3] = one * s0, one * t0, two * s1, two * t1
+    return out[0] ** 2 + out[1] ** 2 <= most * most and out[2] ** 2 + out[3] ** 2 <= most * most
+
+
+@inlined
+def sampled_strain(x, y, horizontal, bound, a, b, along, begin, length, stride, ends, h, out):  # type: ignore[no-untyped-def]
+    """As `_strain`, at every stride-th point and at parameters (along - begin) / length; stops beyond a bound of 1.
+
+    The sum of squares over all points, about, goes to out[0].
+    """
+    x0, y0 = ends[0], ends[1]
+    gx, gy = ends[2] - x0, ends[3] - y0
+    worst, squares, scale = 0.0, 0.0, 1 / length
+    i = a + min(stride - 1, b - a - 1) // 2
+    while i < b:
+        t = (along[i] - begin) * scale
+        r = 1 - t
+        f1, f2, g3 = 3 * r * r * t, 3 * r * t * t, t * t * (3 - 2 * t)
+        ex = x0 + gx * g3 + h[0] * f1 + h[2] * f2 - x[i]
+        ey = y0 + gy * g3 + h[1] * f1 + h[3] * f2 - y[i]
+        w1, wm, w2 = 3 * r * (r - 2 * t), 3 * t * (2 * r - t), 6 * r * t
+        dx, dy = h[0] * w1 + h[2] * wm + w2 * gx, h[1] * w1 + h[3] * wm + w2 * gy
+        squared = max(dx * dx + dy * dy, 1e-12)
+        cross = ex * dy - ey * dx
+        across = dx if horizontal[i] else dy
+        squares += cross * cross / squared
+        # |cross| / max(|across|, LEAST_CROSSING |d|) against the bound, without a root
+        limit = bound[i] * bound[i] * max(across * across, LEAST_CROSSING * LEAST_CROSSING * squared)
+        strain = cross * cross / limit
+        if strain > worst:
+            worst = strain
+            if worst > 1:
+                return worst
+        i += stride
+    out[0] = squares * stride
+    return worst
 
 
 @inlined
@@ -191,14 +213,11 @@ def fit_cubic(x, y, horizontal, bound, a, b, ends, free0, free1, rounds, u, out)
         out[0], out[1], out[2], out[3] = third_x, third_y, -third_x, -third_y
         return 0.0, 0.0
     length = chord_parameters(x, y, a, b, ends[0], ends[1], ends[2], ends[3], u)
-    handles = np.empty(4)
+    handles, q = np.empty(4), np.empty(7)
     best, best_squares = 1e9, 0.0
     for turn in range(rounds):
-        if free0 or free1:
-            solved = _free_handles(x, y, a, b, ends, free0, free1, u, length, handles)
-        else:
-            solved = _fixed_handles(x, y, a, b, ends, u, length, handles)
-        if not solved:
+        _sums(x, y, a, b, ends, u, q)
+        if not handles_from(q, b - a, length, ends, free0, free1, handles):
             break
         strain, squares = _strain(x, y, horizontal, bound, a, b, ends, u, handles)
         if strain < best:

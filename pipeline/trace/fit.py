@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.conics import circle_through, ellipse_offset, ellipse_through
-from pipeline.trace.cubics import crosswise, fit_cubic
+from pipeline.trace.cubics import crosswise, fit_cubic, handles_from, sampled_strain
+from pipeline.trace.moments import SIZE, cubic_sums, line_squares, walk_on
 from pipeline.trace.nodes import corner_at, find_corners, smooth_node
 
 LINE, CUBIC, ARC, ELLIPSE = 0, 1, 2, 3
@@ -32,7 +33,7 @@ KINK_RAD = 0.1
 KINK_COST = 5.0
 """Of a line that leaves a smooth node by KINK_RAD; grows with the square, and twice KINK_RAD is refused."""
 
-STRAIN_COST = 0.5
+STRAIN_COST = 6.0
 """Of one squared pixel between a point and its curve, times the square of 0.8 px over the tolerance."""
 
 PAD = 40
@@ -42,6 +43,9 @@ MOST_POINTS = 300
 """Points that one cubic may take."""
 
 FAILURES = 4
+STRIDE = 3
+SMOOTHING = 2
+SPREAD = 5
 
 CIRCLE_LEAST_POINTS = 32
 CIRCLE_LEAST_SWEEP = 1.1
@@ -342,14 +346,14 @@ def _in_cone(cone, dx, dy):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _line_squares(x, y, a, b, px, py, qx, qy):  # type: ignore[no-untyped-def]
-    dx, dy = qx - px, qy - py
-    scale = 1 / max(dx * dx + dy * dy, 1e-12)
-    total = 0.0
-    for i in range(a, b):
-        cross = (x[i] - px) * dy - (y[i] - py) * dx
-        total += cross * cross * scale
-    return total
+def _walk_lengths(x, y, along):  # type: ignore[no-untyped-def]
+    """The way along the walk at each point, px: each step is as long as the chord over the SMOOTHING points around it."""
+    n = len(x)
+    along[0] = 0.0
+    for i in range(1, n):
+        a, b = max(i - 1 - SMOOTHING, 0), min(i + SMOOTHING, n - 1)
+        dx, dy = x[b] - x[a], y[b] - y[a]
+        along[i] = along[i - 1] + np.sqrt(dx * dx + dy * dy) / (b - a)
 
 
 @inlined
@@ -368,41 +372,46 @@ def _ends_of(nodes, a, b, ends):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _reach_out(x, y, horizontal, bound, nodes, count, a, strain_cost, u, state):  # type: ignore[no-untyped-def]
+def _reach_out(x, y, horizontal, bound, along, nodes, count, a, strain_cost, state):  # type: ignore[no-untyped-def]
     """Offers every later node what the segments from node a cost; ends at a fixed node or where nothing fits any more."""
     cost, back, kind, handles = state
     px, py, start = nodes[a, 1], nodes[a, 2], int(nodes[a, 0])
-    cone, h = np.zeros(5), np.zeros(4)
-    ends = np.empty(8)
-    seen, line_alive, failures, skip, tried = start, True, 0, 0, 0
+    begin = 0.5 * (along[start - 1] + along[start]) if start > 0 else along[0]
+    cone, h, m, q = np.zeros(5), np.zeros(4), np.zeros(SIZE), np.empty(7)
+    ends, squares = np.empty(8), np.zeros(1)
+    seen, line_alive, failures, skip = start, True, 0, 0
     for b in range(a + 1, count):
         stop = int(nodes[b, 0])
         if stop == start:
             continue
-        while line_alive and seen < stop:
-            line_alive = _narrow(x, y, horizontal, bound, seen, px, py, cone)
+        while seen < stop:
+            walk_on(m, along[seen] - begin, x[seen] - px, y[seen] - py)
+            line_alive = line_alive and _narrow(x, y, horizontal, bound, seen, px, py, cone)
             seen += 1
         base = cost[a] + nodes[b, 8]
+        dx, dy = nodes[b, 1] - px, nodes[b, 2] - py
         straight = False
-        if line_alive and _in_cone(cone, nodes[b, 1] - px, nodes[b, 2] - py):
+        if line_alive and _in_cone(cone, dx, dy):
             kink = _kink(nodes, a, b)
             straight = 0 <= kink < CUBIC_COST - LINE_COST
             if kink >= 0:
-                strain = strain_cost * _line_squares(x, y, start, stop, px, py, nodes[b, 1], nodes[b, 2])
+                strain = strain_cost * line_squares(m, dx, dy)
                 _offer(cost, back, kind, handles, b, a, base + LINE_COST + kink + strain, LINE, h)
         fixed = nodes[b, 9] > 0 or nodes[b, 7] != SMOOTH
         if failures < FAILURES and stop - start <= MOST_POINTS and not straight and (skip == 0 or fixed):
             _ends_of(nodes, a, b, ends)
-            strain, squares = fit_cubic(
-                x, y, horizontal, bound, start, stop, ends, nodes[a, 7] != SMOOTH, nodes[b, 7] != SMOOTH, 2, u, h
-            )
-            if strain <= 1:
+            length = 0.5 * (along[stop - 1] + along[min(stop, len(along) - 1)]) - begin
+            length = max(length, np.sqrt(dx * dx + dy * dy))
+            cubic_sums(m, length, dx, dy, q)
+            n = stop - start
+            if handles_from(q, n, length, ends, nodes[a, 7] != SMOOTH, nodes[b, 7] != SMOOTH, h) and sampled_strain(
+                x, y, horizontal, bound, start, stop, along, begin, length, 1 if n < 12 else STRIDE, ends, h, squares
+            ) <= 1:
                 failures = 0
-                _offer(cost, back, kind, handles, b, a, base + CUBIC_COST + strain_cost * squares, CUBIC, h)
+                _offer(cost, back, kind, handles, b, a, base + CUBIC_COST + strain_cost * squares[0], CUBIC, h)
             else:
                 failures += 1
-            tried += 1
-            skip = max(0, (b - a) // 5 - 1)
+            skip = max(0, (b - a) // SPREAD - 1)
         elif skip > 0:
             skip -= 1
         if nodes[b, 9] > 0 or (not line_alive and failures >= FAILURES):
@@ -410,7 +419,7 @@ def _reach_out(x, y, horizontal, bound, nodes, count, a, strain_cost, u, state):
 
 
 @inlined
-def _cheapest(x, y, horizontal, bound, nodes, count, strain_cost, u, back, kind, handles):  # type: ignore[no-untyped-def]
+def _cheapest(x, y, horizontal, bound, along, nodes, count, strain_cost, back, kind, handles):  # type: ignore[no-untyped-def]
     """The cheapest path from the first node to the last: back[b] is the node before b on it."""
     cost = np.full(count, np.inf)
     cost[0] = 0.0
@@ -420,7 +429,7 @@ def _cheapest(x, y, horizontal, bound, nodes, count, strain_cost, u, back, kind,
         if nodes[a, 9] == ARC_BEGINS:
             cost[a + 1], back[a + 1], kind[a + 1] = cost[a] + ARC_COST, a, ARC
             continue
-        _reach_out(x, y, horizontal, bound, nodes, count, a, strain_cost, u, (cost, back, kind, handles))
+        _reach_out(x, y, horizontal, bound, along, nodes, count, a, strain_cost, (cost, back, kind, handles))
         b = a + 1
         while nodes[b, 0] == nodes[a, 0]:
             b += 1
@@ -598,9 +607,10 @@ def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, options, segmen
         nodes[count - 1, 1:7] = nodes[0, 1:7]
         nodes[count - 1, 7] = max(nodes[count - 1, 7], nodes[0, 7])
         nodes[0, 7] = nodes[count - 1, 7]
-    u = np.empty(n + 2)
+    u, along = np.empty(n + 2), np.empty(len(x))
     back, kind, handles = np.empty(count, np.int32), np.empty(count, np.int32), np.zeros((count, 4))
-    _cheapest(x, y, horizontal, bound, nodes, count, STRAIN_COST * (0.8 / tolerance) ** 2, u, back, kind, handles)
+    _walk_lengths(x, y, along)
+    _cheapest(x, y, horizontal, bound, along, nodes, count, STRAIN_COST * (0.8 / tolerance) ** 2.5, back, kind, handles)
     m, at = 0, count - 1
     while at > 0:
         at = back[at]

@@ -21,7 +21,14 @@ THIN = 0.25
 """Share of a thin ink's breadth that is kept on both sides."""
 
 REACH_PX = 10.0
+CLEAR_PX = 1.0
+OPEN_END_PX = 2.0
+GRAIN_PX = 0.3
+PASSED_PX = 1.5
+"""A gate seen from behind, no further away than this, has been passed: gates on the inside of a bend cross."""
 STEP_PX = 0.5
+GRAZE_PX = 1.0
+"""So far along a normal it may still run through the corner of an own pixel."""
 NORMAL_REACH = 2
 FAR_MARGIN_PX = 0.4
 """Kept, beyond the bound, from a neighbour that is painted earlier."""
@@ -44,7 +51,7 @@ def reach_beneath(index, rank_of, x, y, nx, ny, mine):  # type: ignore[no-untype
         if not (0 <= px < width and 0 <= py < height):
             return t - STEP_PX, mine
         met = rank_of[index[py, px]]
-        if met <= mine:
+        if met < mine or (met == mine and t > GRAZE_PX):
             return t - STEP_PX, met
         t += STEP_PX
     return REACH_PX, mine + 1
@@ -81,11 +88,6 @@ def set_gates(index, rank_of, mine, x, y, bound, n, closed, gates):  # type: ign
         deep = max(far[i], near)
         gates[i, 0], gates[i, 1] = x[i] + near * nx, y[i] + near * ny
         gates[i, 2], gates[i, 3] = x[i] + deep * nx, y[i] + deep * ny
-
-
-@inlined
-def _within(cone, dx, dy):  # type: ignore[no-untyped-def]
-    return cone[0] * dy - cone[1] * dx >= -1e-9 and dx * cone[3] - dy * cone[2] >= -1e-9
 
 
 @inlined
@@ -130,12 +132,13 @@ def stab(gates, begin, n, sx, sy, ex, ey, out):  # type: ignore[no-untyped-def]
         ax, ay, bx, by = (gates[i, 0], gates[i, 1], gates[i, 2], gates[i, 3]) if i < n else (ex, ey, ex, ey)
         ax, ay, bx, by = ax - px, ay - py, bx - px, by - py
         fits = True
-        if max(ax * ax + ay * ay, bx * bx + by * by) > 0.04:
-            if ax * by - ay * bx < 0:
-                ax, ay, bx, by = bx, by, ax, ay
+        nearest, widest = min(ax * ax + ay * ay, bx * bx + by * by), max(ax * ax + ay * ay, bx * bx + by * by)
+        passed = ax * by - ay * bx < 0 and nearest < PASSED_PX * PASSED_PX
+        if widest > 0.04 and not passed:
             if not alive:
                 cone[0], cone[1], cone[2], cone[3], alive = ax, ay, bx, by, True
                 _unit(cone)
+                fits = ax * by - ay * bx >= 0
             else:
                 lx, ly = (ax, ay) if cone[0] * ay - cone[1] * ax > 0 else (cone[0], cone[1])
                 rx, ry = (bx, by) if cone[2] * by - cone[3] * bx < 0 else (cone[2], cone[3])
@@ -166,3 +169,86 @@ def stab(gates, begin, n, sx, sy, ex, ey, out):  # type: ignore[no-untyped-def]
         out[count, 0], out[count, 1] = px, py
         count += 1
         alive = False
+
+
+@inlined
+def _later(index, rank_of, mine, x, y):  # type: ignore[no-untyped-def]
+    """Whether the pixel at (x, y), px, is painted after rank `mine`."""
+    px, py = int(np.floor(x)), int(np.floor(y))
+    return 0 <= py < index.shape[0] and 0 <= px < index.shape[1] and rank_of[index[py, px]] > mine
+
+
+@inlined
+def _clear_chord(index, rank_of, mine, px, py, qx, qy):  # type: ignore[no-untyped-def]
+    """Whether a band of CLEAR_PX on both sides of a chord, its last OPEN_END_PX left out, is painted later."""
+    dx, dy = qx - px, qy - py
+    length = np.sqrt(dx * dx + dy * dy)
+    if length < 1e-6:
+        return True
+    ux, uy = dx / length, dy / length
+    t = OPEN_END_PX
+    while t < length - OPEN_END_PX:
+        for side in range(-1, 2):
+            off = side * CLEAR_PX
+            if not _later(index, rank_of, mine, px + t * ux - off * uy, py + t * uy + off * ux):
+                return False
+        t += STEP_PX
+    return True
+
+
+@inlined
+def _clear_triangle(index, rank_of, mine, ax, ay, bx, by, cx, cy):  # type: ignore[no-untyped-def]
+    """Whether all pixels whose centres lie in a triangle, or GRAIN_PX beside it, are painted later."""
+    if (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0:
+        bx, by, cx, cy = cx, cy, bx, by
+    sides = ((ax, ay, bx, by), (bx, by, cx, cy), (cx, cy, ax, ay))
+    top, bottom = int(np.floor(min(ay, by, cy))), int(np.floor(max(ay, by, cy)))
+    least, most = min(ax, bx, cx) - 0.5, max(ax, bx, cx) - 0.5
+    for row in range(max(top, 0), min(bottom + 1, index.shape[0])):
+        low, high = least, most
+        for side in sides:
+            dx, dy = side[2] - side[0], side[3] - side[1]
+            slack = GRAIN_PX * np.sqrt(dx * dx + dy * dy)
+            # inside where dx (y - y0) - dy (x - x0) >= -slack
+            at = dx * (row + 0.5 - side[1]) + dy * (side[0] - 0.5) + slack
+            if dy > 1e-9:
+                high = min(high, at / dy)
+            elif dy < -1e-9:
+                low = max(low, at / dy)
+            elif at < 0:
+                high = low - 1
+        for column in range(max(int(np.ceil(low)), 0), min(int(np.floor(high)) + 1, index.shape[1])):
+            if rank_of[index[row, column]] <= mine:
+                return False
+    return True
+
+
+@inlined
+def shorten(index, rank_of, mine, sx, sy, ex, ey, closed, vertices, count):  # type: ignore[no-untyped-def]
+    """Takes vertices out of a hidden border where the layer may as well end further in; the number that stays.
+
+    A vertex may go where the triangle that goes with it, and a band along the new chord, hold later pixels only.
+
+    Args:
+        vertices: float64 [., 2], written; between (sx, sy) and (ex, ey), or for a closed border all there are.
+    """
+    again = True
+    while again and count > (3 if closed else 0):
+        again = False
+        i = 0
+        while i < count and count > (3 if closed else 0):
+            px, py, qx, qy = sx, sy, ex, ey
+            if closed or i > 0:
+                px, py = vertices[(i - 1) % count, 0], vertices[(i - 1) % count, 1]
+            if closed or i + 1 < count:
+                qx, qy = vertices[(i + 1) % count, 0], vertices[(i + 1) % count, 1]
+            if _clear_chord(index, rank_of, mine, px, py, qx, qy) and _clear_triangle(
+                index, rank_of, mine, px, py, vertices[i, 0], vertices[i, 1], qx, qy
+            ):
+                for j in range(i, count - 1):
+                    vertices[j, 0], vertices[j, 1] = vertices[j + 1, 0], vertices[j + 1, 1]
+                count -= 1
+                again = True
+            else:
+                i += 1
+    return count

@@ -12,12 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined, kernel
-from pipeline.trace.fit import ARC, CUBIC, ELLIPSE, LINE
-from pipeline.trace.hidden import set_gates, stab
+from pipeline.trace.fit import CUBIC, LINE
+from pipeline.trace.hidden import set_gates, shorten, stab
 from pipeline.trace.junctions import on_segment
-
-NEVER = -1
-"""Rank of what is not painted."""
 
 OUT, EXACT, HIDDEN = 0, 1, 2
 
@@ -82,7 +79,7 @@ def layer_regions(rank, own, mine, left, right, inside):  # type: ignore[no-unty
 
 
 @inlined
-def _border_kind(rank, inside, mine, own, p, q):  # type: ignore[no-untyped-def]
+def border_kind(rank, inside, mine, own, p, q):  # type: ignore[no-untyped-def]
     """Whether an arc between regions p (left) and q is on the layer's border, and how it is drawn."""
     in_p, in_q = p >= 0 and inside[p], q >= 0 and inside[q]
     if in_p == in_q:
@@ -293,6 +290,13 @@ def _hidden(commands, points, at, index, rank_of, mine, ring, low, high, reverse
         _put(commands, points, at, M, 1, _units(px, grid), _units(py, grid))
     skip = 1 if closed else min(END_POINTS, (n - 1) // 2)
     count = stab(gates, skip, n if closed else n - skip, px, py, qx, qy, vertices)
+    if closed:
+        vertices[count, 0], vertices[count, 1] = px, py
+        count = shorten(index, rank_of, mine, px, py, qx, qy, True, vertices, count + 1)
+        points[at[1] - 1, 0], points[at[1] - 1, 1] = _units(vertices[count - 1, 0], grid), _units(vertices[count - 1, 1], grid)
+        count -= 1
+    else:
+        count = shorten(index, rank_of, mine, px, py, qx, qy, False, vertices, count)
     for i in range(count):
         _line_to(commands, points, at, _units(vertices[i, 0], grid), _units(vertices[i, 1], grid))
     if not closed:
@@ -339,7 +343,7 @@ def draw_layer(index, rank_of, rank, inside, mine, own, plane, junction_ends, ta
     arcs = len(left)
     border, reverse_in = np.empty(arcs, np.uint8), np.zeros(arcs, np.bool_)
     for a in range(arcs):
-        border[a] = _border_kind(rank, inside, mine, own, left[a], right[a])
+        border[a] = border_kind(rank, inside, mine, own, left[a], right[a])
         reverse_in[a] = not (left[a] >= 0 and inside[left[a]])
     ring, first = np.empty(arcs, np.int32), np.empty(arcs + 1, np.int32)
     rings = _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, ring, first)

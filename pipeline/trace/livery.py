@@ -14,13 +14,14 @@ from typing import Literal
 import numpy as np
 
 from pipeline.compiled import by_rows, kernel
-from pipeline.trace.chains import Chains, join_arcs, tolerances
+from pipeline.trace.chains import join_arcs, tolerances
 from pipeline.trace.fit import FIELDS, fit_chains
 from pipeline.trace.junctions import place_junctions
-from pipeline.trace.layers import NEVER, draw_layer, layer_regions
-from pipeline.trace.pieces import ArcTable, cut_arcs
-from pipeline.trace.planar import PlanarMap, planar_map
-from pipeline.types import F64, I32, UNPAINTED, IndexMap, Shape, Tracing
+from pipeline.trace.layers import draw_layer, layer_regions
+from pipeline.trace.order import NEVER, paint_order
+from pipeline.trace.pieces import cut_arcs
+from pipeline.trace.planar import planar_map
+from pipeline.types import I32, IndexMap, Shape, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,7 @@ def trace(
     plane = planar_map(index)
     t.append(time.perf_counter())
     chains = join_arcs(plane)
-    bounds = np.empty(len(chains.x2))
-    by_rows(lambda a, b: tolerances(index, chains.x2, chains.y2, options.tolerance_px, bounds, a, b), len(bounds))
+    bounds = tolerances(index, chains, options.tolerance_px)
     t.append(time.perf_counter())
     ends = _junction_ends(plane.first, plane.x, plane.y, plane.start, plane.end, len(plane.junction_x))
     places = np.zeros((len(plane.junction_x), 2))
@@ -60,8 +60,8 @@ def trace(
     grid = 5 if options.tolerance_px >= 0.6 else 2
     table = cut_arcs(plane, chains, fitted, places, grid)
     t.append(time.perf_counter())
-    areas = np.bincount(plane.region_label, plane.region_area_px, 256)
-    order = sorted((ink for ink in range(UNPAINTED) if areas[ink]), key=lambda ink: -areas[ink])
+    order = paint_order(plane)
+    t.append(time.perf_counter())
     shapes = _draw(index, plane, chains, bounds, ends, table, order, options, grid)
     t.append(time.perf_counter())
     global TIMES
@@ -111,7 +111,7 @@ def _fit(plane, chains, bounds, places, options):
     two = np.where(chains.reverse[high], plane.start[chains.arc[high]], plane.end[chains.arc[high]])
     ends[open_, :2], ends[open_, 2:] = places[one], places[two]
     tau = options.tolerance_px
-    settings = np.array([2.0 if tau < 1 else 3.0, tau, 0.0])
+    settings = np.array([4.0, tau, 0.0])
     stop = np.zeros(1, np.uint8)
     by_size = np.argsort(-np.diff(chains.point_first), kind="stable").astype(np.int32)
     batches = 16
