@@ -75,7 +75,7 @@ def handler(job: Job) -> dict[str, Any]:
 
 
 def _serve(job: Job) -> dict[str, Any]:
-    from pipeline.schema import parse_request
+    from pipeline.request import parse_request
     from pipeline.settings import load_settings
 
     settings = load_settings()
@@ -96,22 +96,43 @@ def _answer(request: JobInput, settings: Settings, progress: Callable[[Progress]
     return job_output(run(request, settings, progress=progress))
 
 
-def job_output(result: JobResult) -> JobOutput:
-    """The reply to `illustrate`: the SVG as text, the PNGs as data: URLs."""
-    from pipeline.schema import JobOutput, PngFile
+DATA_TYPES: Mapping[str, str] = {
+    "png": "image/png",
+    "pdf": "application/pdf",
+    "dxf": "image/vnd.dxf",
+    "separations": "application/pdf",
+}
+"""Media type of each format's data: URLs."""
 
+
+def job_output(result: JobResult) -> JobOutput:
+    """The reply to `illustrate`: the SVG as text, the other files as data: URLs."""
+    from pipeline.export.spots import spot_names
+    from pipeline.schema import JobOutput, OutputFile, PngFile
+
+    names = spot_names(result.index.palette)
     pngs = tuple(
-        PngFile(
-            url="data:image/png;base64," + base64.b64encode(png.data).decode("ascii"),
-            width=png.width_px,
-            height=png.height_px,
-            bytes=len(png.data),
-            sha256=hashlib.sha256(png.data).hexdigest(),
+        PngFile(width=png.width_px, height=png.height_px, **_as_data_url("png", png.data)) for png in result.pngs
+    )
+    files = tuple(
+        OutputFile(
+            format=file.format,
+            ink=None if file.ink is None else names[file.ink],
+            **_as_data_url(file.format, file.data),
         )
-        for png in result.pngs
+        for file in result.files
     )
     svg = result.drawing.svg if "svg" in result.report.options.output.formats else None
-    return JobOutput(svg=svg, png=pngs, report=result.report)
+    return JobOutput(svg=svg, png=pngs, files=files, report=result.report)
+
+
+def _as_data_url(format: str, data: bytes) -> dict[str, Any]:
+    """The fields that tell of a file which the reply itself carries."""
+    return {
+        "url": f"data:{DATA_TYPES[format]};base64," + base64.b64encode(data).decode("ascii"),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
 
 
 def postable(reply: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -125,8 +146,8 @@ def postable(reply: dict[str, Any], settings: Settings) -> dict[str, Any]:
     if size_bytes > settings.max_reply_bytes:
         raise UploadFailed(
             f"the reply would take {size_bytes / 1e6:.1f} MB and this worker sends at most "
-            f"{settings.max_reply_bytes / 1e6:.1f} MB: ask for fewer or smaller output.png_widths or a lower detail, "
-            "or raise LIVERY_MAX_REPLY_BYTES on the worker"
+            f"{settings.max_reply_bytes / 1e6:.1f} MB: ask for fewer output.formats, fewer or smaller "
+            "output.png_widths or a lower detail, or raise LIVERY_MAX_REPLY_BYTES on the worker"
         )
     return reply
 

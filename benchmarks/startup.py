@@ -17,7 +17,7 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from pipeline.run import run
-from pipeline.schema import parse_request
+from pipeline.request import parse_request
 from pipeline.settings import load_settings
 job = parse_request({"output": {"formats": ["svg"]}})
 Path(sys.argv[2]).write_text(run(job, load_settings(), data=Path(sys.argv[1]).read_bytes()).drawing.svg)

@@ -1,7 +1,8 @@
-"""The command line: photos in; SVG, PNG, report and before/after page out.
+"""The command line: photos in; SVG, PNG, PDF, DXF, separations, report and before/after page out.
 
     python -m pipeline PHOTO… --palette … -o OUT/     illustrate photos, or folders of them
     python -m pipeline demo REQUEST.json -o OUT/      run a request file as the handler would, and write its files
+    python -m pipeline trace LABELS PALETTE -o OUT    trace any label map (pipeline.trace_command)
     python -m pipeline compile                        compile the kernels into the cache, once
     python -m pipeline schema [--write]               print schema.json, or write it
     python -m pipeline errors                         print the error list as a table
@@ -15,51 +16,66 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import re
-import signal
-import socket
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
 
 from pipeline.decode import MAX_BYTES
-from pipeline.errors import Cancelled, FetchError, LiveryError, PaletteError, SchemaError, VolumeFull, error_classes
-from pipeline.files import OutputFiles, output_files, write_files
+from pipeline.errors import Cancelled, FetchError, LiveryError, PaletteError, SchemaError, error_classes
+from pipeline.files import OutputFiles, output_files, write_fault, write_files, write_whole
 from pipeline.palette import quoted
 from pipeline.palette_files import MAX_FILE_BYTES, read_palette_file
-from pipeline.run import JobResult, Progress, choose_engine, dry_run, run
-from pipeline.schema import JobInput, parse_request, schema_text
+from pipeline.request import parse_request, schema_text
+from pipeline.run import JobResult, Progress, choose_engine, dry_run, package_version, run
+from pipeline.schema import JobInput
 from pipeline.settings import Settings, SettingsError, load_settings
+from pipeline.terminal import (
+    FINE,
+    INTERRUPTED,
+    PROGRAM,
+    SOME_FAILED,
+    Interrupt,
+    Unusable,
+    complain,
+    fault_line,
+    make_folder,
+    printable,
+    printable_name,
+    read_json,
+    refuse,
+    say,
+    subparser,
+)
+from pipeline.trace_command import trace_map
 from pipeline.warm import warm_kernels
-
-FINE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
-PROGRAM = "python -m pipeline"
 EPILOG = f"""\
 A palette is a list of hex colours, a coolors link (read, never fetched), extract:N for N colours of the photo itself,
 or a file: .gpl (GIMP), .ase or .aco (Adobe), .csv, .json, .txt or .hex.
 
 For each photo NAME the folder gets NAME.svg, NAME-2048.png (one for each width), NAME.html (before and after, in one
-file) and NAME.json (the report). Where two photos share a name, their suffix joins it: NAME-jpg.svg.
+file) and NAME.json (the report); with --format or --preset also NAME.pdf, NAME.dxf and NAME-INK.pdf (a separation for
+each ink). Where two photos share a name, their suffix joins it: NAME-jpg.svg.
 
 examples:
   {PROGRAM} car.jpg --palette brand.gpl -o out/
   {PROGRAM} photos/ --palette extract:8 --json -o out/ > reports.jsonl
   {PROGRAM} car.jpg --palette "#111318 #5B6770 #E9ECEE #D7263D" --background remove --width 1024 --width 4096
+  {PROGRAM} car.jpg --preset screenprint --width-mm 280 --palette brand.gpl
   {PROGRAM} car.jpg --subject 120,80,900,610 --remove 400,520,560,560
 
 other commands (a photo of that name is given as ./compile):
+  {PROGRAM} trace LABELS.png PALETTE.json -o OUT.svg
+                                     trace any label map (also to OUT.pdf, OUT.eps and OUT.dxf)
   {PROGRAM} compile                  compile the kernels into the cache, once
   {PROGRAM} demo REQUEST.json -o OUT run a request file as the handler would
   {PROGRAM} schema [--write]         print schema.json, or write it
@@ -67,15 +83,12 @@ other commands (a photo of that name is given as ./compile):
 
 exit codes: 0 all fine; 1 some photo failed; 2 the options or the palette can't be used; 130 interrupted
 """
-GRACE_S = 0.5
-"""How long a job may take to notice Ctrl-C."""
-
 _INTERRUPTED_LINE = "interrupted; what was finished is kept, and --resume goes on from there"
+
+SAID_ONCE = frozenset({"engine_auto", "nothing_detected", "seed_unused", "background_estimated"})
+"""Warnings that speak of the worker or the options: the same for every photo, so a batch says them once."""
+
 _BAR = "{desc}  {percentage:3.0f}% |{bar}| {elapsed}"
-
-
-class Unusable(Exception):
-    """What was asked for can't be begun; the message is one line for the user."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,60 +97,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding can't
             stream.reconfigure(errors="backslashreplace")
-    commands = {"compile": _compile, "demo": _demo, "schema": _schema, "errors": _errors}
+    commands = {"compile": _compile, "demo": _demo, "schema": _schema, "errors": _errors, "trace": trace_map}
     try:
         if given and given[0] in commands:
             return commands[given[0]](given[1:])
         return _illustrate(given)
     except SettingsError as fault:
-        return _refuse(*fault.faults)
+        return refuse(*fault.faults)
     except Unusable as fault:
-        return _refuse(str(fault))
-
-
-def _say(line: str) -> None:
-    with tqdm.external_write_mode(file=sys.stdout):  # a progress bar on the same terminal makes room
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-
-def _complain(line: str) -> None:
-    with tqdm.external_write_mode(file=sys.stderr):
-        sys.stderr.write(line + "\n")
-
-
-def _refuse(*lines: str) -> int:
-    for line in lines:
-        _complain(f"error: {line}")
-    return UNUSABLE
-
-
-def _subparser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"{PROGRAM} {command}", description=description)
+        return refuse(str(fault))
 
 
 def _compile(given: Sequence[str]) -> int:
-    _subparser("compile", "Compile every kernel into the cache on disk, so that no job waits.").parse_args(given)
+    subparser("compile", "Compile every kernel into the cache on disk, so that no job waits.").parse_args(given)
     began_s = time.perf_counter()
     compiled = warm_kernels()
     spent_s = time.perf_counter() - began_s
     what = f"compiled {compiled} kernels into the cache" if compiled else "the kernels are in the cache"
-    _say(f"{what} ({spent_s:.1f} s)")
+    say(f"{what} ({spent_s:.1f} s)")
     return FINE
 
 
 def _schema(given: Sequence[str]) -> int:
-    parser = _subparser("schema", "Print the JSON schema of a job's input and output.")
+    parser = subparser("schema", "Print the JSON schema of a job's input and output.")
     parser.add_argument("--write", action="store_true", help="write schema.json in the current folder instead")
     if parser.parse_args(given).write:
-        Path("schema.json").write_text(schema_text(), encoding="utf-8")
+        try:
+            write_whole(Path("schema.json"), schema_text().encode())
+        except OSError as fault:
+            raise Unusable(f"schema.json: {fault.strerror}") from None
     else:
         sys.stdout.write(schema_text())
     return FINE
 
 
 def _errors(given: Sequence[str]) -> int:
-    _subparser("errors", "Print the error list as a Markdown table.").parse_args(given)
+    subparser("errors", "Print the error list as a Markdown table.").parse_args(given)
     sys.stdout.write(error_table())
     return FINE
 
@@ -150,84 +145,71 @@ def error_table() -> str:
 
 
 def _demo(given: Sequence[str]) -> int:
-    parser = _subparser("demo", "Run a request file as the handler would, and write its files.")
+    parser = subparser("demo", "Run a request file as the handler would, and write its files.")
     parser.add_argument("request", type=Path, metavar="REQUEST.json", help='JSON with the job under "input"')
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder for the files (default: out)")
     options = parser.parse_args(given)
     job, settings = _requested(options.request), load_settings()
-    files = output_files(options.output, options.request.stem, job.output)
+    files = output_files(options.output, options.request.stem, job)
     _check_sources([options.request], [files])
-    _make_folder(options.output)
+    make_folder(options.output)
     name = printable_name(options.request)
     try:
         result = run(job, settings)
         _deliver(result, files, name)
     except LiveryError as fault:
-        _complain(_fault_line(name, fault))
+        complain(fault_line(name, fault))
         return SOME_FAILED
-    _say(f"{name}: {result.drawing.paths} paths, {result.report.timings_ms.total / 1000:.2f} s")
-    _say(f"PAGE  {_printable(str(files.page))}")
-    for path in files.pictures():
-        _say(f"{path.suffix[1:].upper()}   {_printable(str(path))}")
+    say(f"{name}: {result.drawing.paths} paths, {result.report.timings_ms.total / 1000:.2f} s")
+    say(f"PAGE  {printable(str(files.page))}")
+    for path in (*files.pictures(), *files.plates_of(_inks_of(result.report.model_dump()))):
+        say(f"{path.suffix[1:].upper()}   {printable(str(path))}")
     return FINE
 
 
 def _requested(path: Path) -> JobInput:
     """The checked request of a job's file. Raises Unusable."""
     name = printable_name(path)
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except OSError as fault:
-        raise Unusable(f"{name}: {fault.strerror}") from None
-    except (ValueError, RecursionError):
-        raise Unusable(f"{name}: isn't JSON") from None
+    document = read_json(path)
     if not isinstance(document, dict) or "input" not in document:
         raise Unusable(f'{name}: must be an object with "input"')
     try:
         job = parse_request(document["input"])
     except LiveryError as fault:
-        raise Unusable(_fault_line(name, fault)) from None
+        raise Unusable(fault_line(name, fault)) from None
     if job.action != "illustrate":
         raise Unusable(f'{name}: asks for action "{job.action}", which makes no files')
     return job
 
 
-def printable_name(path: Path) -> str:
-    """A file's name as `_printable` writes it."""
-    return _printable(path.name)
-
-
-def _printable(text: str) -> str:
-    """`text` on one line: what doesn't print, and bytes that are no Unicode, as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _fault_line(name: str, fault: LiveryError) -> str:
-    return f"{name}: {fault.as_reply()['error']}"
+def _inks_of(report: dict[str, Any]) -> tuple[int, ...]:
+    """Palette indices of the inks that a report's drawing uses."""
+    return tuple(ink["index"] for ink in report["palette"] if ink["paths"])
 
 
 def _deliver(result: JobResult, files: OutputFiles, title: str) -> None:
     try:
         write_files(result, files, title)
     except OSError as fault:
-        raise VolumeFull(f"the files can't be written: {fault.strerror}") from None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise Unusable(f"{folder}: can't be made a folder: {fault.strerror}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise Unusable(f"{folder}: can't be written to")
+        raise write_fault(fault) from None
 
 
 def _check_sources(sources: Sequence[Path], targets: Sequence[OutputFiles]) -> None:
     """Refuse a job that would write over what it reads."""
     read = {source.resolve() for source in sources}
-    for path in (path for files in targets for path in files.all()):
+    for path in (path for files in targets for path in files.possible()):
         if path.resolve() in read:
             raise Unusable(f"{path}: would be overwritten, and is read itself; name another folder with -o")
+
+
+def _check_targets(targets: Sequence[OutputFiles]) -> None:
+    """Refuse a batch in which two photos would write the same file (`car-red.jpg`, and the red ink of `car.jpg`)."""
+    taken: set[str] = set()
+    for files in targets:
+        own = {str(path).casefold() for path in files.possible()}
+        if both := taken & own:
+            raise Unusable(f"{printable(Path(min(both)).name)}: two photos would write it; rename one of them")
+        taken |= own
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -248,13 +230,51 @@ def _parser() -> argparse.ArgumentParser:
     add("--subject", help="the vehicle: auto (default), whole, X,Y or X0,Y0,X1,Y1, in pixels of the upright photo")
     add("--remove", action="append", metavar=box, help="fill in what this box holds (repeatable)")
     add("--protect", action="append", metavar=box, help="never touch what this box holds (repeatable)")
-    add("--width", action="append", type=int, help="width of a PNG in pixels (repeatable, default 2048)")
+    _add_output_options(add)
     add("--engine", help="auto (default), draft or studio")
     add("--seed", type=int, help="seed of the studio engine")
     add("--json", action="store_true", help="one line of JSON for each photo: its report, or its error")
     add("--dry-run", action="store_true", help="check photos and options, write nothing")
     add("--resume", action="store_true", help="skip photos whose report here matches their bytes and these options")
     return parser
+
+
+_OUTPUT_NUMBERS = {
+    "width_mm": "width of the printed or cut piece in millimetres",
+    "dpi": "dots per inch of the widest PNG",
+    "tolerance_px": "how far an outline may leave the map's, in pixels of the working frame (default 0.8)",
+    "min_feature_mm": "smallest feature that the process holds",
+    "trap_mm": "how far each separation spreads under its neighbours",
+}
+_OUTPUT_WORDS = {
+    "preset": "web, print, screenprint, vinyl or plotter: sets what the other options leave out",
+    "stacking": "stacked (default) or abutting shapes",
+    "tracer": "livery (default) or vtracer",
+}
+_OUTPUT_SWITCHES = {
+    "single_cut": "DXF: cut each shared edge once",
+    "dxf_curves": "DXF: arcs and splines in place of polylines",
+    "registration_marks": "marks that align the separations",
+}
+
+
+def _add_output_options(add: Callable[..., argparse.Action]) -> None:
+    add("--width", action="append", type=int, metavar="PX", help="width of a PNG (repeatable, default 2048)")
+    add("--format", action="append", help="svg, png, pdf, dxf or separations (repeatable, default svg and png)")
+    for fields, form in (
+        (_OUTPUT_WORDS, {}),
+        (_OUTPUT_NUMBERS, {"type": float, "metavar": "N"}),
+        (_OUTPUT_SWITCHES, {"action": "store_true", "default": None}),
+    ):
+        for field, meaning in fields.items():
+            add(f"--{field.removesuffix('_px').replace('_', '-')}", dest=field, help=meaning, **form)
+
+
+def _output_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The `output` of the request: what the options say of it."""
+    named = {"png_widths": options.width, "formats": options.format}
+    named |= {field: getattr(options, field) for field in (*_OUTPUT_WORDS, *_OUTPUT_NUMBERS, *_OUTPUT_SWITCHES)}
+    return {field: value for field, value in named.items() if value is not None}
 
 
 def request_of(options: argparse.Namespace) -> JobInput:
@@ -276,8 +296,7 @@ def request_of(options: argparse.Namespace) -> JobInput:
         for field, given in (("regions", options.remove), ("protect", options.protect))
         if given is not None
     }
-    if options.width is not None:
-        request["output"] = {"png_widths": options.width}
+    request["output"] = _output_of(options)
     return parse_request(request)
 
 
@@ -373,11 +392,12 @@ def _illustrate(given: Sequence[str]) -> int:
         raise Unusable(str(fault.as_reply()["error"])) from None
     settings = load_settings()
     photos = photos_of(options.photos)
-    files = [output_files(options.output, stem, job.output) for stem in stems_of(photos)]
+    files = [output_files(options.output, stem, job) for stem in stems_of(photos)]
     if not options.dry_run:
         palette = _palette_path(options.palette)
         _check_sources(photos if palette is None else [*photos, palette], files)
-        _make_folder(options.output)
+        _check_targets(files)
+        make_folder(options.output)
     batch = _Batch(job, settings, as_json=options.json, dry=options.dry_run, resume=options.resume)
     return batch.work([_Task(*pair) for pair in zip(photos, files, strict=True)])
 
@@ -390,46 +410,6 @@ class _Task:
     files: OutputFiles
 
 
-class _Interrupt:
-    """The first Ctrl-C as a question that a job asks; a second one is Python's own KeyboardInterrupt.
-
-    It is not raised at once, because compiled kernels and libvips' callbacks have no way to hand an exception on. A
-    job that is inside one of them for `GRACE_S` is ended with its process. Python runs a signal's handler only between
-    two steps of the main thread, so a thread of our own hears of the signal through the wake-up socket.
-    """
-
-    def __init__(self) -> None:
-        self.noted = False
-        self._left = threading.Event()
-
-    def __enter__(self) -> _Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._note)
-        self._heard, self._told = socket.socketpair()
-        self._told.setblocking(False)
-        signal.set_wakeup_fd(self._told.fileno())
-        threading.Thread(target=self._watch, name="livery-interrupt", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._left.set()
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, self._before)
-        self._told.close()
-
-    def _watch(self) -> None:
-        with self._heard:
-            if self._heard.recv(1) == b"":
-                return
-        self.noted = True
-        if not self._left.wait(GRACE_S):
-            os.write(sys.stderr.fileno(), f"\n{_INTERRUPTED_LINE}\n".encode())
-            os._exit(INTERRUPTED)
-
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
-        self.noted = True
-        signal.signal(signal.SIGINT, self._before)
-
-
 class _Batch:
     """Photos, one after the other, with one request."""
 
@@ -437,23 +417,24 @@ class _Batch:
         self._job, self._settings = job, settings
         self._as_json, self._dry, self._resume = as_json, dry, resume
         self._failed = 0
+        self._said: set[str] = set()
 
     def work(self, tasks: Sequence[_Task]) -> int:
         """Serve them all. Returns the exit code."""
         silent = not sys.stderr.isatty()
         with (
             tqdm(total=100 * len(tasks), disable=silent, bar_format=_BAR, leave=False) as bar,
-            _Interrupt() as interrupt,
+            Interrupt(_INTERRUPTED_LINE) as interrupt,
         ):
             for number, task in enumerate(tasks):
                 bar.n = 100 * number
                 self._serve(task, bar, interrupt)
                 if interrupt.noted:
-                    _complain(_INTERRUPTED_LINE)
+                    complain(_INTERRUPTED_LINE)
                     return INTERRUPTED
         return SOME_FAILED if self._failed else FINE
 
-    def _serve(self, task: _Task, bar: tqdm[Any], interrupt: _Interrupt) -> None:
+    def _serve(self, task: _Task, bar: tqdm[Any], interrupt: Interrupt) -> None:
         name, first = printable_name(task.photo), bar.n
 
         def progress(step: Progress) -> None:
@@ -478,54 +459,59 @@ class _Batch:
                 self._fail(name, fault)
 
     def _finished(self, task: _Task, data: bytes) -> dict[str, Any] | None:
-        """The report of an earlier run with this photo, these options and this engine, whose files are all there."""
+        """The report of an earlier run of the same photo, options, engine and Livery, where its files are all there."""
         try:
             report = json.loads(task.files.report.read_text("utf-8"))
-            made = report["input_sha256"], report["options"], report["engine"]
+            made = report["input_sha256"], report["options"], report["engine"], report["version"]
             report["paths"], report["timings_ms"]["total"], report["warnings"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            files = task.files.written(_inks_of(report))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None  # not there, or not a report of ours: the photo is done again
         engine, _ = choose_engine(self._job, self._settings)
-        wanted = hashlib.sha256(data).hexdigest(), self._job.options().model_dump(mode="json"), engine
-        there = all(path.is_file() for path in task.files.all())
-        return report if there and made == wanted else None
+        options, version = self._job.options().model_dump(mode="json"), package_version("livery")
+        wanted = hashlib.sha256(data).hexdigest(), options, engine, version
+        return report if made == wanted and all(path.is_file() for path in files) else None
 
     def _tell_dry_run(self, name: str, data: bytes) -> None:
         reply = dry_run(self._job, self._settings, data=data)
         if self._as_json:
-            return _say(json.dumps({"photo": name, **reply.model_dump(mode="json")}))
+            return say(json.dumps({"photo": name, **reply.model_dump(mode="json")}))
         size = reply.report.size
         frame = "" if size is None else f", {size.width} × {size.height} px"
-        _say(f"{name}: fine{frame}, {len(reply.report.palette)} inks, {reply.report.engine} engine")
+        say(f"{name}: fine{frame}, {len(reply.report.palette)} inks, {reply.report.engine} engine")
         return self._warn(reply.report.model_dump(mode="json"))
 
     def _tell(self, name: str, task: _Task, report: dict[str, Any], *, again: bool) -> None:
         if self._as_json:
-            return _say(json.dumps({"photo": name, "files": _by_kind(task.files), **report}))
+            return say(json.dumps({"photo": name, "files": _by_kind(task.files, report), **report}))
         seconds = report["timings_ms"]["total"] / 1000
-        _say(f"{name}: {report['paths']} paths, {seconds:.2f} s" if again else f"{name}: finished before")
-        for path in (*task.files.pictures(), task.files.page):
-            _say(f"  {_printable(str(path))}")
+        say(f"{name}: {report['paths']} paths, {seconds:.2f} s" if again else f"{name}: finished before")
+        for path in (*task.files.pictures(), *task.files.plates_of(_inks_of(report)), task.files.page):
+            say(f"  {printable(str(path))}")
         return self._warn(report)
 
     def _warn(self, report: dict[str, Any]) -> None:
         for warning in report["warnings"]:
-            _say(f"  {warning['code']}: {warning['message']}")
+            if warning["code"] in SAID_ONCE:
+                if warning["code"] in self._said:
+                    continue
+                self._said.add(warning["code"])
+            say(f"  {warning['code']}: {warning['message']}")
 
     def _fail(self, name: str, fault: LiveryError) -> None:
         self._failed += 1
         if self._as_json:
-            _say(json.dumps({"photo": name, **fault.as_reply()}))
+            say(json.dumps({"photo": name, **fault.as_reply()}))
         else:
-            _complain(_fault_line(name, fault))
+            complain(fault_line(name, fault))
 
 
-def _by_kind(files: OutputFiles) -> dict[str, str | list[str] | None]:
+def _by_kind(files: OutputFiles, report: dict[str, Any]) -> dict[str, str | list[str] | None]:
+    single = {"svg": files.svg, "pdf": files.pdf, "dxf": files.dxf, "page": files.page, "report": files.report}
     return {
-        "svg": None if files.svg is None else str(files.svg),
+        **{kind: None if path is None else str(path) for kind, path in single.items()},
         "png": [str(path) for path in files.png],
-        "page": str(files.page),
-        "report": str(files.report),
+        "separations": [str(path) for path in files.plates_of(_inks_of(report))],
     }
 
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from numba.core import config
 
 
@@ -44,6 +46,10 @@ if not config.CACHE_DIR:
     config.CACHE_DIR = _cache_folder()
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+WATCH_S = 0.02
+"""How often `watched` asks."""
 
 
 def kernel(function: F) -> F:
@@ -81,3 +87,27 @@ def by_rows(run: Callable[[int, int], object], rows: int) -> None:
     edges = [rows * i // threads for i in range(threads + 1)]
     for done in [_pool(threads).submit(run, a, b) for a, b in pairwise(edges)]:
         done.result()
+
+
+def watched(jobs: Sequence[Callable[[], T]], watch: Callable[[], None], stop: npt.NDArray[np.uint8]) -> list[T]:
+    """The results of `jobs`, run on `thread_count()` threads while this one calls `watch` every WATCH_S.
+
+    Once `watch` or a job raises, stop[0] (uint8 [1]) is set for the kernels that look at it, jobs not begun are dropped,
+    those that run are waited for, and the exception goes on.
+    """
+    pool = _pool(thread_count())
+    running = [pool.submit(job) for job in jobs]
+    try:
+        pending = set(running)
+        while pending:
+            watch()
+            done, pending = wait(pending, timeout=WATCH_S, return_when=FIRST_EXCEPTION)
+            for ended in done:
+                ended.result()
+    except BaseException:
+        stop[0] = 1
+        for job in running:
+            job.cancel()
+        wait(running)
+        raise
+    return [job.result() for job in running]

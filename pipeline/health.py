@@ -10,7 +10,6 @@ import io
 import logging
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -19,14 +18,29 @@ from PIL import Image
 
 from pipeline.compiled import thread_count
 from pipeline.errors import InternalError, LiveryError, ModelMissing
-from pipeline.run import choose_engine, run
-from pipeline.schema import EngineHealth, Health, parse_request
+from pipeline.request import parse_request
+from pipeline.run import choose_engine, package_version, run
+from pipeline.schema import EngineHealth, Health
 from pipeline.settings import Settings
 
 CHECK_WIDTH_PX, CHECK_HEIGHT_PX = 96, 64
 CHECK_INKS = ("#14161A", "#C8262B", "#F2F4F5")
 
-PACKAGES = ("livery", "numba", "numpy", "opencv-python-headless", "pillow", "pydantic", "pyvips", "runpod", "vtracer")
+PACKAGES = (
+    *(
+        "livery",
+        "ezdxf",
+        "numba",
+        "numpy",
+        "opencv-python-headless",
+        "pikepdf",
+        "pillow",
+        "pydantic",
+        "pyvips",
+        "runpod",
+    ),
+    "vtracer",
+)
 
 # What a broken installation raises inside the phases, besides our own errors: a missing or mismatched library, a kernel
 # that does not compile, a child process that can't start.
@@ -51,7 +65,7 @@ def ping(settings: Settings) -> Health:
         volume=_volume_state(settings.volume),
         gpu=None,
         threads=thread_count(),
-        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        versions={"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
     )
 
 
@@ -89,10 +103,3 @@ def _volume_state(volume: Path | None) -> Literal["unset", "missing", "unreadabl
     except OSError:
         return "unreadable"
     return "present"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

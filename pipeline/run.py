@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import numpy as np
@@ -19,16 +20,20 @@ from pipeline.decode import decode_bytes, decode_text
 from pipeline.enforce import EnforceOptions, enforce
 from pipeline.errors import Cancelled, DeadlineExceeded, InternalError, ModelMissing, OutOfMemory, SchemaError
 from pipeline.export.audit import SvgAuditError, audit_svg
+from pipeline.export.formats import ExportedFile, export_files
 from pipeline.export.png import Png, render_png
 from pipeline.palette import Extract, extract_palette
+from pipeline.physical import printed_width_mm
 from pipeline.quality import coverage_pct, mean_delta_e_per_ink
 from pipeline.sanitize import SanitizeOptions, sanitize
 from pipeline.schema import (
+    CertificateReport,
     DryRunOutput,
     Engine,
     Estimate,
     InkReport,
     JobInput,
+    Output,
     RemovedReport,
     Report,
     Size,
@@ -41,6 +46,7 @@ from pipeline.schema import (
 from pipeline.settings import Settings
 from pipeline.steer import SteerOptions, steer
 from pipeline.subject import SubjectPrior
+from pipeline.trace.features import FeatureReport, hold_min_feature
 from pipeline.types import (
     CleanPlate,
     Drawing,
@@ -52,7 +58,7 @@ from pipeline.types import (
     Photo,
     Warning,
 )
-from pipeline.vectorize import VectorizeOptions, vectorize
+from pipeline.vectorize import TITLE, VectorizeOptions, vectorize
 
 FRAME_PX = 1024
 """Long side of the working frame in pixels."""
@@ -77,12 +83,22 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job made. `pngs` are in the order of `output.png_widths`, empty where no PNG was asked for."""
+    """What a job made.
+
+    Attributes:
+        drawing: with the SVG, which is made in any case.
+        index: what it was traced from.
+        photo: what it shows.
+        pngs: in the order of `output.png_widths`, empty where no PNG was asked for.
+        files: the other formats, in the order of `output.formats`.
+        report: on all of it.
+    """
 
     drawing: Drawing
     index: IndexMap
     photo: Photo
     pngs: tuple[Png, ...]
+    files: tuple[ExportedFile, ...]
     report: Report
 
 
@@ -121,13 +137,14 @@ def run(
     with steps("enforce"):
         index = enforce(illustration, palette, EnforceOptions(job.detail, _background(job, palette)))
     with steps("vectorize"):
-        options = VectorizeOptions(deadline_s=settings.deadline_vectorize_s)
-        drawing = vectorize(index, options, cancelled=cancelled)
+        held = _hold_features(job.output, index)
+        drawing = vectorize(held.index, _tracing(job.output, held, settings), cancelled=cancelled)
     with steps("export"):
         _audit(drawing, palette)
-        pngs = _pngs(job, drawing, steps)
-    made = _Made(engine, chosen, photo, sites, plate, illustration, index, drawing)
-    return JobResult(drawing, index, photo, pngs, _report(job, settings, steps, made))
+        pngs = _pngs(job.output, drawing, steps)
+        files = _files(job.output, drawing, held.index, steps)
+    made = _Made(engine, chosen, photo, sites, plate, illustration, held, drawing)
+    return JobResult(drawing, held.index, photo, pngs, files, _report(job, settings, steps, made))
 
 
 def dry_run(job: JobInput, settings: Settings, *, data: bytes | None = None, frame_px: int = FRAME_PX) -> DryRunOutput:
@@ -146,6 +163,7 @@ def dry_run(job: JobInput, settings: Settings, *, data: bytes | None = None, fra
             noted = (*chosen, *photo.warnings, *_sites(job, photo).warnings)
             palette = _palette(job, photo)
     report = Report(
+        version=package_version("livery"),
         engine=engine,
         seed=job.seed,
         options=job.options(),
@@ -168,11 +186,11 @@ class _Made:
     sites: _Sites
     plate: CleanPlate
     illustration: Illustration
-    index: IndexMap
+    held: _Held
     drawing: Drawing
 
     def warnings(self) -> tuple[Warning, ...]:
-        noted = (self.photo, self.sites, self.plate, self.illustration, self.drawing)
+        noted = (self.photo, self.sites, self.plate, self.illustration, self.held, self.drawing)
         return self.chosen + tuple(warning for part in noted for warning in part.warnings)
 
 
@@ -181,22 +199,32 @@ def _report(job: JobInput, settings: Settings, steps: _Steps, made: _Made) -> Re
     svg = drawing.svg.encode()
     removed = made.plate.removed
     return Report(
+        version=package_version("livery"),
         engine=made.engine,
         seed=job.seed,
         options=job.options(),
-        palette=_drawn_inks(made.photo, made.index, drawing),
+        palette=_drawn_inks(made.photo, made.held.index, drawing),
         subject=_subject(made.illustration, made.photo, made.sites.subject),
         removed=tuple(RemovedReport(kind=r.kind, box=r.box, score=r.score, area_px=r.area_px) for r in removed),
         size=Size(width=drawing.width_px, height=drawing.height_px),
         paths=drawing.paths,
         nodes=drawing.nodes,
         bytes=len(svg),
+        certificate=_certificate(job.output, drawing),
         timings_ms=steps.timings(),
         cost_estimate_usd=_cost_usd(steps.total_s(), settings),
         input_sha256=made.photo.sha256,
         output_sha256=hashlib.sha256(svg).hexdigest(),
         warnings=_warnings(job, made.warnings()),
     )
+
+
+def package_version(package: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def choose_engine(job: JobInput, settings: Settings) -> tuple[Engine, tuple[Warning, ...]]:
@@ -325,6 +353,47 @@ def _background(job: JobInput, palette: Palette) -> Literal["keep", "remove"] | 
     return palette.hexes.index(job.background)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The map that is drawn: with room for features of `min_feature_px`, where that was asked for."""
+
+    index: IndexMap
+    min_feature_px: float | None = None
+    warnings: tuple[Warning, ...] = ()
+
+
+def _hold_features(output: Output, index: IndexMap) -> _Held:
+    width_mm = printed_width_mm(output, index.width_px)
+    if output.min_feature_mm is None or width_mm is None:
+        return _Held(index)
+    min_feature_px = output.min_feature_mm * index.width_px / width_mm
+    held_px = min_feature_px + 2 * output.tolerance_px  # an outline may come that much nearer to the one opposite
+    if 2 * held_px > min(index.width_px, index.height_px):
+        raise SchemaError(f"leaves no room in a piece {width_mm:g} mm wide", field="output.min_feature_mm")
+    held, found = hold_min_feature(index, held_px)
+    return _Held(held, min_feature_px, _feature_warnings(output, found))
+
+
+def _feature_warnings(output: Output, found: FeatureReport) -> tuple[Warning, ...]:
+    if not found.merged_px and not found.widened_px:
+        return ()
+    message = (
+        f"to hold {output.min_feature_mm:g} mm everywhere, {found.merged_regions} regions were merged into others "
+        f"({found.merged_px} px), and lines were widened by {found.widened_px} px"
+    )
+    return (Warning("min_feature_held", message),)
+
+
+def _tracing(output: Output, held: _Held, settings: Settings) -> VectorizeOptions:
+    return VectorizeOptions(
+        tracer=output.tracer,
+        stacking=output.stacking,
+        tolerance_px=output.tolerance_px,
+        min_feature_px=held.min_feature_px,
+        deadline_s=settings.deadline_vectorize_s,
+    )
+
+
 def _audit(drawing: Drawing, palette: Palette) -> None:
     try:
         audit_svg(drawing.svg, palette)
@@ -332,12 +401,39 @@ def _audit(drawing: Drawing, palette: Palette) -> None:
         raise InternalError from offence
 
 
-def _pngs(job: JobInput, drawing: Drawing, steps: _Steps) -> tuple[Png, ...]:
+def _pngs(output: Output, drawing: Drawing, steps: _Steps) -> tuple[Png, ...]:
+    if "png" not in output.formats:
+        return ()
+    width_mm = printed_width_mm(output, drawing.width_px)
     pngs = []
-    for width_px in job.output.png_widths if "png" in job.output.formats else ():
+    for width_px in output.png_widths:
         steps.ask()
-        pngs.append(render_png(drawing, width_px))
+        pngs.append(render_png(drawing, width_px, width_mm))
     return tuple(pngs)
+
+
+def _files(output: Output, drawing: Drawing, index: IndexMap, steps: _Steps) -> tuple[ExportedFile, ...]:
+    files = []
+    deadline_s, cancelled = steps.settings.deadline_export_s, steps.cancelled
+    for file in export_files(drawing, index, output, title=TITLE, deadline_s=deadline_s, cancelled=cancelled):
+        steps.ask()
+        files.append(file)
+    return tuple(files)
+
+
+def _certificate(output: Output, drawing: Drawing) -> CertificateReport | None:
+    stated = drawing.certificate
+    if stated is None:
+        return None
+    return CertificateReport(
+        tolerance_px=stated.tolerance_px,
+        agreement_pct=round(stated.agreement_pct, 4),
+        nodes=stated.nodes,
+        paths=stated.paths,
+        primitives=dict(stated.primitives),
+        min_feature_px=None if stated.min_feature_px is None else round(stated.min_feature_px, 3),
+        min_feature_mm=output.min_feature_mm,
+    )
 
 
 def _drawn_inks(photo: Photo, index: IndexMap, drawing: Drawing) -> tuple[InkReport, ...]:

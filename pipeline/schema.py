@@ -1,8 +1,6 @@
-"""The contract: the request, the reply, and one clear sentence for each way a request can be wrong.
+"""The contract: the request and the reply, as models. `pipeline.request` reads a request into them.
 
-`parse_request` is the only door in. It checks types strictly (`true` is not 1, `"0.5"` is not a number, NaN is none
-either), refuses unknown fields by the nearest known name, refuses by name what is not built yet (`NOT_BUILT`), and
-checks what fields ask of each other. What depends on the photo (a box outside it) waits for `run`, which has the photo.
+Types are strict: `true` is not 1, `"0.5"` is not a number, and NaN is none either.
 
 Boxes are `[x0, y0, x1, y1]` and points `[x, y]`, in pixels of the upright photo (EXIF applied), y downward.
 """
@@ -10,11 +8,7 @@ Boxes are `[x0, y0, x1, y1]` and points `[x, y]`, in pixels of the upright photo
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,13 +19,11 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     Tag,
-    ValidationError,
     WithJsonSchema,
 )
-from pydantic.json_schema import models_json_schema
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from pipeline.errors import PaletteError, SchemaError
+from pipeline.errors import PaletteError
 from pipeline.palette import DEFAULT_PALETTE, Extract, kind_of, palette_json_schema, parse_hex, parse_palette, quoted
 from pipeline.types import Palette
 
@@ -52,6 +44,17 @@ class Strict(BaseModel):
 
 
 T = TypeVar("T")
+
+
+def shown(value: object) -> str:
+    """The caller's own value as a message repeats it: printable and cut; containers by their kind only."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, (int, float)):
+        return repr(value) if abs(value) < 1e15 else "a number past 1e15"
+    return kind_of(value)
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -185,34 +188,40 @@ class Output(Strict):
     """What is handed over."""
 
     preset: Literal["web", "print", "screenprint", "vinyl", "plotter"] | None = None
-    """A name that sets the other fields."""
+    """A name that sets the other fields where they are left out; the report repeats them."""
     formats: Annotated[tuple[Format, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)] = (
         "svg",
         "png",
     )
-    """Files to make."""
+    """Files to make. Separations: one PDF for each ink."""
     png_widths: Annotated[
         tuple[PngWidth, ...], Field(strict=False, min_length=1, max_length=MAX_PNG_WIDTHS), AfterValidator(_distinct)
     ] = (2048,)
-    """Widths of the PNGs in pixels; the height follows the photo's aspect."""
+    """Widths of the PNGs in pixels; the height follows the photo's aspect. Left out beside width_mm and dpi, one PNG of
+    the width that those make."""
     stacking: Literal["stacked", "abutting"] = "stacked"
     """Stacked: later shapes cover earlier ones. Abutting: shapes meet edge to edge."""
     tolerance_px: Annotated[float, Field(ge=0.1, le=10)] = 0.8
-    """How far the outline may leave the index map's, in pixels of the working frame."""
-    tracer: Literal["vtracer", "livery"] = "vtracer"
-    """Which tracer makes the outlines."""
+    """How far the outline may leave the index map's, in pixels of the working frame: 0.5 keeps to the pixels, 2.5
+    simplifies."""
+    tracer: Literal["livery", "vtracer"] = "livery"
+    """Which tracer makes the outlines; vtracer is there for comparison."""
     width_mm: Millimetres | None = None
-    """Width of the printed piece."""
+    """Width of the piece: of the PDF, the DXF and the separations, and of each PNG as it prints. Without it and without
+    dpi a pixel of the working frame is 1/96 inch in PDF and DXF, as in CSS, and PNGs state no size."""
     dpi: Annotated[float, Field(ge=1, le=10_000)] | None = None
-    """Dots per inch of the PNGs."""
+    """Dots per inch of the widest PNG. Without width_mm it makes the piece's width: that PNG's dots, or the working
+    frame's pixels where no PNG is asked for, by this many to the inch. With width_mm it makes the PNG's width."""
     min_feature_mm: Millimetres | None = None
-    """Smallest feature that the process holds."""
+    """Smallest feature that the process holds: what is narrower is merged or widened. Needs a physical size."""
     trap_mm: Annotated[float, Field(ge=0, le=10)] | None = None
-    """Overlap of neighbouring inks."""
+    """How far each separation spreads under the inks it meets; null and 0 not at all. Needs a physical size."""
     single_cut: bool = False
-    """Cut each shared edge once."""
+    """DXF: cut each shared edge once."""
+    dxf_curves: bool = False
+    """DXF: circles, arcs and splines of R2000 in place of the polylines of R12, which every cutter reads."""
     registration_marks: bool = False
-    """Add marks that align the separations."""
+    """Add marks round the separations that align them."""
     upscale: bool = True
     """Whether the studio engine enlarges the illustration before phase 3; the draft engine never does."""
 
@@ -324,9 +333,27 @@ class WarningReport(Strict):
     message: str
 
 
+class CertificateReport(Strict):
+    """How true the drawing is to the index map, measured on its outlines."""
+
+    tolerance_px: float
+    """How far an outline was allowed to leave the map's."""
+    agreement_pct: float
+    """Pixels of the frame whose centre shows their own ink, or nothing where they are unpainted."""
+    nodes: int
+    paths: int
+    primitives: dict[str, int]
+    """How many circles, ellipses, arcs and straight lines were recognised, by those names."""
+    min_feature_px: float | None = None
+    """Width below which nothing was left in the map; null where none was asked for."""
+    min_feature_mm: float | None = None
+
+
 class Report(Strict):
     """What was done, with what, and at what cost."""
 
+    version: str | None = None
+    """Livery's; null where it is not installed as a package."""
     engine: Engine
     mode: Literal["fast", "faithful"] | None = None
     """The studio engine's mode; null for the draft engine, which has none."""
@@ -343,6 +370,8 @@ class Report(Strict):
     nodes: int | None = None
     bytes: int | None = None
     """Of the SVG, in UTF-8."""
+    certificate: CertificateReport | None = None
+    """Null where there is no drawing, or its tracer states no tolerance."""
     timings_ms: Timings
     loads: dict[str, float] = {}
     """Model name to the milliseconds that loading it took in this job."""
@@ -425,211 +454,3 @@ class Health(Strict):
     gpu: str | None
     threads: int
     versions: dict[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class NotBuilt:
-    """A frozen field, or some of its values, that no phase serves yet.
-
-    Attributes:
-        field: path in the request; `[]` stands for each element of a list.
-        built: the values that are served.
-        waits_for: what it comes with.
-    """
-
-    field: str
-    built: tuple[object, ...]
-    waits_for: str
-
-
-def _whole_group(group: str, model: type[BaseModel], waits_for: str, skip: tuple[str, ...] = ()) -> list[NotBuilt]:
-    return [
-        NotBuilt(f"{group}.{name}", (info.default,), waits_for)
-        for name, info in model.model_fields.items()
-        if name not in skip
-    ]
-
-
-_STUDIO, _PRINT, _CACHE = "the studio engine", "print and cut output", "the result cache"
-_BUILT_OUTPUT = ("formats", "png_widths", "stacking", "tolerance_px", "tracer", "upscale")
-
-NOT_BUILT: tuple[NotBuilt, ...] = (
-    NotBuilt("image_url", (None,), "fetching photos by address"),
-    NotBuilt("action", ("illustrate", "dry_run", "ping"), _CACHE),
-    NotBuilt("cache", ("use", "off"), _CACHE),
-    NotBuilt("mode", ("fast",), _STUDIO),
-    *_whole_group("sanitize", Sanitize, _STUDIO, skip=("enabled", "regions", "protect")),
-    *_whole_group("style", Style, _STUDIO),
-    *_whole_group("output", Output, _PRINT, skip=_BUILT_OUTPUT),
-    NotBuilt("output.formats[]", ("svg", "png"), _PRINT),
-    NotBuilt("output.stacking", ("stacked",), "Livery's own tracer"),
-    NotBuilt("output.tolerance_px", (0.8,), "Livery's own tracer"),
-    NotBuilt("output.tracer", ("vtracer",), "Livery's own tracer"),
-    NotBuilt("output.upscale", (True,), _STUDIO),
-)
-"""Every field that is refused by name, and what it waits for. Its default always passes."""
-
-
-def parse_request(value: object) -> JobInput:
-    """Check a request (the `input` of a job) as far as that goes without its photo.
-
-    Raises:
-        SchemaError: with `field`, for the first thing wrong; unknown fields come first, since they explain the rest.
-        PaletteError: with `field`, for the palette.
-    """
-    if not isinstance(value, dict):
-        raise SchemaError("must be an object", field="input")
-    try:
-        job = JobInput.model_validate(value)
-    except ValidationError as refused:
-        faults = refused.errors(include_url=False)
-        first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-        raise _schema_error(first) from None
-    _check_built(job)
-    _check_together(job)
-    return job
-
-
-def _check_built(job: JobInput) -> None:
-    for row in NOT_BUILT:
-        for path, value in _values_at(job, row.field):
-            if value not in row.built:
-                what = f"{shown(value)} is " if isinstance(row.built[0], str) else ""
-                raise SchemaError(f"{what}not built yet; it comes with {row.waits_for}", field=path)
-
-
-def _values_at(job: JobInput, path: str) -> Iterator[tuple[str, Any]]:
-    value: Any = job
-    for name in path.removesuffix("[]").split("."):
-        value = getattr(value, name)
-    if path.endswith("[]"):
-        yield from ((f"{path[:-2]}[{i}]", element) for i, element in enumerate(value))
-    else:
-        yield path, value
-
-
-def _check_together(job: JobInput) -> None:
-    if job.action == "ping" and (others := sorted(job.model_fields_set - {"action"})):
-        raise SchemaError('means nothing to action "ping", which takes no other field', field=others[0])
-    if job.image is not None and job.image_url is not None:
-        raise SchemaError("can't stand beside image: send one of the two", field="image_url")
-    if "png_widths" in job.output.model_fields_set and "png" not in job.output.formats:
-        raise SchemaError('means nothing without "png" in output.formats', field="output.png_widths")
-    if job.background in ("keep", "remove"):
-        return
-    if isinstance(job.palette, Extract):
-        message = 'can\'t be a colour where the palette is extracted from the photo: use "keep" or "remove"'
-        raise SchemaError(message, field="background")
-    if job.background not in job.palette.hexes:
-        raise SchemaError(f"{shown(job.background)} is not a colour of the palette", field="background")
-
-
-def shown(value: object) -> str:
-    """The caller's own value as a message repeats it: printable and cut; containers by their kind only."""
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, (int, float)):
-        return repr(value) if abs(value) < 1e15 else "a number past 1e15"
-    return kind_of(value)
-
-
-_TAGS = frozenset({"word", "point", "box"})
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    """`("output", "png_widths", 0)` → `output.png_widths[0]`; the tags of `subject` are no part of the request."""
-    steps = [step for i, step in enumerate(loc) if not (i == 1 and loc[0] == "subject" and step in _TAGS)]
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{_name(step)}" for step in steps)
-    return text.removeprefix(".")
-
-
-def _name(key: str) -> str:
-    return key if re.fullmatch(r"\w{1,40}", key, re.ASCII) else quoted(key)
-
-
-def _schema_error(fault: ErrorDetails) -> SchemaError:
-    loc, kind, ctx = fault["loc"], fault["type"], fault.get("ctx", {})
-    field = _path(loc) or "input"
-    if kind == "extra_forbidden":
-        return SchemaError(_unknown(loc), field=field)
-    if kind == "livery":
-        return SchemaError(fault["msg"], field=field)
-    if kind in ("too_short", "too_long"):
-        return SchemaError(_length(ctx), field=field)
-    sentence = _SENTENCES[kind].format(**ctx).replace("'", '"')
-    return SchemaError(f"{sentence}, not {shown(fault['input'])}" if kind in _SHOW_INPUT else sentence, field=field)
-
-
-_SENTENCES: Mapping[str, str] = {
-    "string_type": "must be text",
-    "string_too_long": "must be at most {max_length} characters",
-    "string_unicode": "holds a lone surrogate, which is not Unicode text",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "literal_error": "must be {expected}",
-    "tuple_type": "must be a list",
-    "model_type": "must be an object",
-    "invalid_key": "is not a field name: names are text",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "union_tag_not_found": 'must be "auto", "whole", {{"point": [x, y]}} or {{"box": [x0, y0, x1, y1]}}',
-}
-"""Our sentence for each error type that these models can raise (pydantic's own texts never reach a caller)."""
-
-_SHOW_INPUT = frozenset(
-    {"string_type", "literal_error", "int_type", "float_type", "bool_type", "tuple_type", "model_type"}
-    | {"greater_than", "greater_than_equal", "less_than_equal"}
-)
-
-
-def _length(ctx: Mapping[str, Any]) -> str:
-    low, high = ctx.get("min_length"), ctx.get("max_length")
-    bound = f"at least {low}" if high is None else f"at most {high}"
-    return f"must hold {bound} {'value' if (low if high is None else high) == 1 else 'values'}"
-
-
-_GROUPS: Mapping[str, type[BaseModel]] = {"sanitize": Sanitize, "style": Style, "output": Output}
-
-
-def _unknown(loc: tuple[int | str, ...]) -> str:
-    """Names the nearest field of the same object, else the same name elsewhere, else what is least far."""
-    name, group = str(loc[-1]), ".".join(str(step) for step in loc[:-1])
-    beside = list(_GROUPS.get(group, JobInput).model_fields)
-    if near := get_close_matches(name, beside, n=1, cutoff=0.6):
-        return f'unknown field; did you mean "{near[0]}"?'
-    everywhere = {field: field for field in JobInput.model_fields}
-    everywhere |= {field: f"{path}.{field}" for path, model in _GROUPS.items() for field in model.model_fields}
-    if near := get_close_matches(name, everywhere, n=1, cutoff=0.6):
-        return f'unknown field; did you mean "{everywhere[near[0]]}"?'
-    return f'unknown field; the nearest known one is "{get_close_matches(name, beside, n=1, cutoff=0.0)[0]}"'
-
-
-def schema_text() -> str:
-    """The published JSON schema (draft 2020-12) of a job's `input` and `output`; sorted, so that its bytes are stable.
-
-    `x-not-built` lists what `NOT_BUILT` refuses: the values that pass, and what the others come with.
-    """
-    replies = (JobOutput, DryRunOutput, Health)
-    refs, definitions = models_json_schema(
-        [(JobInput, "validation"), *((reply, "serialization") for reply in replies)],
-        ref_template="#/$defs/{model}",
-    )
-    document = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Livery",
-        "description": "A job: what goes in under input, and what comes back under output.",
-        "type": "object",
-        "properties": {
-            "input": refs[JobInput, "validation"],
-            "output": {"oneOf": [refs[reply, "serialization"] for reply in replies]},
-        },
-        "x-not-built": {row.field: {"built": row.built, "comes_with": row.waits_for} for row in NOT_BUILT},
-        "$defs": definitions["$defs"],
-    }
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -11,18 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from pipeline.export.svg import write_svg
-from pipeline.trace.vtracer import trace
+from pipeline.trace import livery, vtracer
+from pipeline.trace.raster import agreement_pct
 from pipeline.types import (
-    UNPAINTED,
+    Certificate,
     Drawing,
     IndexMap,
     InkUse,
     Shape,
+    Tracing,
     Warning,
 )
+
+TITLE = "Livery illustration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,17 @@ class VectorizeOptions:
     """How the outlines are made.
 
     Attributes:
-        tracer: `vtracer` is the only one.
+        tracer: Livery's own, or vtracer, which knows nothing of the next two fields.
+        stacking: `stacked` shapes cover those before them, `abutting` ones meet edge to edge.
+        tolerance_px: how far an outline may leave the map's.
+        min_feature_px: width below which the map was made to hold nothing, for the certificate; None where it was not.
         deadline_s: seconds that tracing may take.
     """
 
-    tracer: Literal["vtracer"] = "vtracer"
+    tracer: Literal["livery", "vtracer"] = "livery"
+    stacking: Literal["stacked", "abutting"] = "stacked"
+    tolerance_px: float = 0.8
+    min_feature_px: float | None = None
     deadline_s: float = 30.0
 
 
@@ -42,7 +50,7 @@ def vectorize(
     image: IndexMap,
     options: VectorizeOptions,
     *,
-    title: str = "Livery illustration",
+    title: str = TITLE,
     cancelled: Callable[[], bool] | None = None,
 ) -> Drawing:
     """`image` as an SVG whose viewBox is the map's frame. Unpainted pixels stay transparent.
@@ -58,16 +66,35 @@ def vectorize(
         InternalError: the tracer failed; the log says why.
         ValueError: the title or an ink's name can't be written in XML.
     """
-    tracing = trace(image, deadline_s=options.deadline_s, cancelled=cancelled)
+    tracing = _trace(image, options, cancelled)
+    certificate = _certify(image, options, tracing) if options.tracer == "livery" else None
     svg = write_svg(tracing.shapes, image.palette, image.width_px, image.height_px, title=title)
     uses = ink_uses(tracing.shapes)
-    return Drawing(svg, image.width_px, image.height_px, tracing, uses=uses, warnings=_undrawn(image, uses))
+    warnings = _undrawn(image, uses)
+    return Drawing(svg, image.width_px, image.height_px, tracing, certificate, uses, warnings)
+
+
+def _trace(image: IndexMap, options: VectorizeOptions, cancelled: Callable[[], bool] | None) -> Tracing:
+    if options.tracer == "vtracer":
+        return vtracer.trace(image, deadline_s=options.deadline_s, cancelled=cancelled)
+    wanted = livery.TraceOptions(options.tolerance_px, options.stacking)
+    return livery.trace(image, wanted, deadline_s=options.deadline_s, cancelled=cancelled)
+
+
+def _certify(image: IndexMap, options: VectorizeOptions, tracing: Tracing) -> Certificate:
+    return Certificate(
+        tolerance_px=options.tolerance_px,
+        agreement_pct=agreement_pct(image, tracing.shapes),
+        nodes=sum(shape.nodes for shape in tracing.shapes),
+        paths=len(tracing.shapes),
+        primitives=tracing.primitives,
+        min_feature_px=options.min_feature_px,
+    )
 
 
 def _undrawn(image: IndexMap, uses: Mapping[int, InkUse]) -> tuple[Warning, ...]:
     """A warning where an ink is in the map but in no outline: the tracer makes nothing of spots one pixel thin."""
-    areas_px = np.bincount(image.index.ravel(), minlength=UNPAINTED + 1)[:UNPAINTED]
-    names = [image.palette.inks[ink].name for ink in np.flatnonzero(areas_px).tolist() if ink not in uses]
+    names = [ink.name for i, ink in enumerate(image.palette.inks) if i not in uses and bool((image.index == i).any())]
     if not names:
         return ()
     return (Warning("ink_not_drawn", f"too little was left of these inks to draw an outline: {', '.join(names)}"),)

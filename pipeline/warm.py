@@ -9,9 +9,9 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 from PIL import Image
 
+from pipeline.request import parse_request
 from pipeline.resample import resize_linear
 from pipeline.run import run
-from pipeline.schema import parse_request
 from pipeline.settings import Settings
 
 _WIDTH_PX, _HEIGHT_PX = 192, 128
@@ -42,7 +42,12 @@ def warm_kernels() -> int:
     }
     requests = (
         {**every_step, "palette": {"extract": 6}},
-        {**every_step, "background": "remove", "subject": {"box": [40, 20, 150, 120]}},
+        {
+            **every_step,
+            "background": "remove",
+            "subject": {"box": [40, 20, 150, 120]},
+            "output": {"formats": ["svg"], "width_mm": 96, "min_feature_mm": 1},
+        },
     )
     for writeable in (False, True):  # decoders hand over both kinds, and the compiler tells them apart
         plain = np.zeros((40, 60, 3), np.uint8)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from pipeline.request import parse_request
 from pipeline.run import run
-from pipeline.schema import parse_request
 from pipeline.settings import Settings
 from tests.make_sample import draw_sample, sample_request
 

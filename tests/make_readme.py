@@ -1,4 +1,4 @@
-"""Writes the README's generated parts, settings and errors, from the code: `python -m tests.make_readme`."""
+"""Writes the README's generated parts, settings, errors and presets, from the code: `python -m tests.make_readme`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline.command import error_table
+from pipeline.presets import PRESETS
 from pipeline.settings import PREFIX, Settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -20,9 +21,23 @@ def settings_table() -> str:
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
+def presets_table() -> str:
+    """The presets as a Markdown table."""
+    rows = [
+        f"| `{name}` | {', '.join(_said(*field) for field in fields.items())} |" for name, fields in PRESETS.items()
+    ]
+    return "\n".join(["| preset | sets |", "|---|---|", *rows]) + "\n"
+
+
+def _said(field: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return " and ".join(f"`{part}`" for part in value)
+    return f"`{field}` {str(value).lower() if isinstance(value, bool | str) else f'{value:g}'}"
+
+
 def render_readme(text: str) -> str:
     """`text` with what stands between the markers made anew."""
-    for name, table in (("settings", settings_table()), ("errors", error_table())):
+    for name, table in (("settings", settings_table()), ("errors", error_table()), ("presets", presets_table())):
         pattern = rf"<!-- {name} -->\n.*?(?=<!-- end -->)"
         text = re.sub(pattern, lambda _, made=f"<!-- {name} -->\n{table}": made, text, flags=re.DOTALL)  # type: ignore[misc]
     return text

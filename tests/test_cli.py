@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.command import FINE, INTERRUPTED, SOME_FAILED, UNUSABLE, main, printable_name, stems_of
+from pipeline.command import SAID_ONCE, main, stems_of
+from pipeline.files import write_fault
+from pipeline.terminal import FINE, INTERRUPTED, SOME_FAILED, UNUSABLE, printable_name
 from tests.scene import Scene, encode_jpeg
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,6 +92,9 @@ def test_resume_skips_what_is_finished_and_redoes_what_is_not(
     assert (out / "car-png.html").is_file()
     other = run(photos / "car.jpg", photos / "car.png", *options, "--detail", "0.9")
     assert "finished before" not in other.stdout
+    # What speaks of the options and the worker is said once, not once a photo.
+    codes = [line.split(":")[0].strip() for line in other.stdout.splitlines() if line.startswith("  ")]
+    assert [codes.count(code) for code in sorted(SAID_ONCE & set(codes))] == [1, 1]
 
 
 def test_resume_takes_no_picture_of_other_options_for_finished(photos: Path, tmp_path: Path) -> None:
@@ -104,6 +110,55 @@ def test_resume_takes_no_picture_of_other_options_for_finished(photos: Path, tmp
     page.write_bytes(kept)
     assert main([*plain, "--resume"]) == FINE
     assert svg.read_bytes() == wanted
+
+
+def test_resume_does_again_what_another_livery_made(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = [str(photos / "car.jpg"), "--width", "64", "-o", str(tmp_path), "--resume"]
+    assert main(plain) == main(plain) == FINE
+    assert "finished before" in capsys.readouterr().out
+    report = json.loads((tmp_path / "car.json").read_text())
+    (tmp_path / "car.json").write_text(json.dumps(report | {"version": "0.0.0"}))
+    assert main(plain) == FINE
+    assert "finished before" not in capsys.readouterr().out
+
+
+def test_every_format_has_its_file(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inks = f"{INKS} #00FF00"
+    given = [str(photos / "car.jpg"), "--palette", inks, "--width", "64", "--json", "-o", str(tmp_path)]
+    formats = [word for name in ("svg", "png", "pdf", "dxf", "separations") for word in ("--format", name)]
+    stale = tmp_path / "car-00ff00.pdf"
+    stale.write_text("an earlier drawing's")
+    assert main([*given, *formats, "--width-mm", "120", "--resume"]) == FINE
+    first = json.loads(capsys.readouterr().out)
+    files = first["files"]
+    used = [ink["hex"][1:].lower() for ink in first["palette"] if ink["paths"]]
+    assert files["separations"] == [str(tmp_path / f"car-{word}.pdf") for word in used]
+    assert files["pdf"] == str(tmp_path / "car.pdf")
+    assert "00ff00" not in used
+    assert not stale.exists()
+    for path in (files["pdf"], *files["separations"]):
+        assert Path(path).read_bytes().startswith(b"%PDF-1.")
+    assert Path(files["dxf"]).read_bytes().rstrip().endswith(b"EOF")
+    made = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert main([*given, *formats, "--width-mm", "120", "--resume"]) == FINE
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
+
+
+def test_a_preset_is_expanded_and_repeated(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--preset", "plotter", "--width-mm", "80", "--json", "-o", str(tmp_path)]
+    assert main([str(photos / "car.jpg"), *arguments]) == FINE
+    output = json.loads(capsys.readouterr().out)["options"]["output"]
+    assert (output["preset"], output["formats"], output["width_mm"]) == ("plotter", ["dxf", "svg"], 80)
+    assert output["single_cut"] is True
+
+
+def test_no_photo_s_files_write_over_another_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["car.jpg", "car-101010.jpg", "--palette", INKS, "--format", "pdf", "--format", "separations"]
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == UNUSABLE
+    assert "car-101010.pdf: two photos would write it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
@@ -140,6 +195,12 @@ def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path) -> None:
         (["--engine", "stdio"], "SchemaError: engine"),
         (["--background", "#123456"], "SchemaError: background"),
         (["--width", "9000"], "SchemaError: output.png_widths[0]"),
+        (["--format", "gif"], "SchemaError: output.formats[0]"),
+        (["--preset", "poster"], "SchemaError: output.preset"),
+        (["--trap-mm", "1"], "SchemaError: output.trap_mm"),
+        (["--min-feature-mm", "1"], "SchemaError: output.min_feature_mm"),
+        (["--registration-marks"], "SchemaError: output.registration_marks"),
+        (["--tolerance", "50"], "SchemaError: output.tolerance_px"),
     ],
 )
 def test_unusable_options_are_one_clear_line(
@@ -234,8 +295,26 @@ def test_a_file_that_can_t_be_written_leaves_no_part_of_itself(
 ) -> None:
     (tmp_path / "car.html").mkdir()
     assert main([str(photos / "car.jpg"), "--width", "64", "--json", "-o", str(tmp_path)]) == SOME_FAILED
-    assert json.loads(capsys.readouterr().out)["code"] == "VolumeFull"
+    assert json.loads(capsys.readouterr().out)["code"] == "UploadFailed"
     assert {path.name for path in tmp_path.iterdir()} == {"car.svg", "car-64.png", "car.html"}
+
+
+def test_only_a_full_disk_is_called_full() -> None:
+    codes = {name: write_fault(OSError(getattr(errno, name), "why")).code for name in ("ENOSPC", "EDQUOT", "EACCES")}
+    assert codes == {"ENOSPC": "VolumeFull", "EDQUOT": "VolumeFull", "EACCES": "UploadFailed"}
+
+
+def test_the_schema_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["schema", "--write"]) == FINE
+    assert Path("schema.json").read_bytes() == (ROOT / "schema.json").read_bytes()
+    Path("schema.json").unlink()
+    Path("schema.json").mkdir()
+    assert main(["schema", "--write"]) == UNUSABLE
+    assert capsys.readouterr().err.startswith("error: schema.json: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["schema.json"]
 
 
 @pytest.mark.parametrize(

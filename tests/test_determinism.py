@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.request import parse_request
 from pipeline.run import run
-from pipeline.schema import parse_request
 from pipeline.settings import Settings
 from tests.make_sample import SAMPLE
 

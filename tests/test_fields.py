@@ -18,8 +18,9 @@ from pydantic import BaseModel
 
 from handler import job_output
 from pipeline.errors import LiveryError, ModelMissing, SchemaError
+from pipeline.request import parse_request
 from pipeline.run import dry_run, run
-from pipeline.schema import JobInput, Output, Sanitize, Style, parse_request
+from pipeline.schema import JobInput, Output, Sanitize, Style
 from pipeline.settings import Settings
 
 FRAME_PX = 128
@@ -44,6 +45,9 @@ def picture(body: tuple[int, int, int]) -> str:
 BASE: dict[str, Any] = {"image": picture((200, 38, 43)), "output": {"png_widths": [64]}}
 REGION = {"regions": [[80, 64, 120, 86]]}
 
+DXF: dict[str, Any] = {"formats": ["dxf"]}
+PLATES: dict[str, Any] = {"formats": ["separations"], "width_mm": 100}
+
 Row = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 CHANGES: dict[str, Row] = {
@@ -61,6 +65,17 @@ CHANGES: dict[str, Row] = {
     "sanitize.protect": ({"sanitize": REGION}, {"sanitize": REGION | {"protect": [[85, 66, 115, 84]]}}),
     "output.formats": ({"output": {}}, {"output": {"formats": ["png"]}}),
     "output.png_widths": ({}, {"output": {"png_widths": [65]}}),
+    "output.preset": ({"output": {"formats": ["svg"]}}, {"output": {"formats": ["svg"], "preset": "web"}}),
+    "output.stacking": ({}, {"output": {"png_widths": [64], "stacking": "abutting"}}),
+    "output.tolerance_px": ({}, {"output": {"png_widths": [64], "tolerance_px": 2.5}}),
+    "output.tracer": ({}, {"output": {"png_widths": [64], "tracer": "vtracer"}}),
+    "output.width_mm": ({"output": DXF}, {"output": DXF | {"width_mm": 100}}),
+    "output.dpi": ({}, {"output": {"png_widths": [64], "dpi": 300}}),
+    "output.min_feature_mm": ({"output": PLATES}, {"output": PLATES | {"min_feature_mm": 4}}),
+    "output.trap_mm": ({"output": PLATES}, {"output": PLATES | {"trap_mm": 1}}),
+    "output.single_cut": ({"output": DXF}, {"output": DXF | {"single_cut": True}}),
+    "output.dxf_curves": ({"output": DXF}, {"output": DXF | {"dxf_curves": True}}),
+    "output.registration_marks": ({"output": PLATES}, {"output": PLATES | {"registration_marks": True}}),
 }
 """Field → what two jobs that differ in it alone say."""
 
@@ -70,11 +85,6 @@ REFUSED: dict[str, tuple[Mapping[str, Any], type[LiveryError]]] = {
     "engine": ({"engine": "studio"}, ModelMissing),
     "sanitize.targets": ({"sanitize": {"targets": ["plate"]}}, SchemaError),
     "style.allow_drift": ({"style": {"allow_drift": True}}, SchemaError),
-    "output.preset": ({"output": {"preset": "vinyl"}}, SchemaError),
-    "output.stacking": ({"output": {"stacking": "abutting"}}, SchemaError),
-    "output.tracer": ({"output": {"tracer": "livery"}}, SchemaError),
-    "output.single_cut": ({"output": {"single_cut": True}}, SchemaError),
-    "output.registration_marks": ({"output": {"registration_marks": True}}, SchemaError),
     "output.upscale": ({"output": {"upscale": False}}, SchemaError),
     **{f"style.{name}": ({"style": {name: "flat"}}, SchemaError) for name in ("prompt", "negative_prompt")},
     **{
@@ -82,7 +92,6 @@ REFUSED: dict[str, tuple[Mapping[str, Any], type[LiveryError]]] = {
         for group, names in {
             "sanitize": ("box_threshold", "text_threshold", "max_subject_share"),
             "style": ("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until", "lora_scale"),
-            "output": ("tolerance_px", "width_mm", "dpi", "min_feature_mm", "trap_mm"),
         }.items()
         for name in names
     },
@@ -117,7 +126,9 @@ def test_the_field_changes_the_output_or_the_report(field: str) -> None:
     assert outcome(one) != outcome(other)
 
 
-@pytest.mark.parametrize("field", ["detail", "tone", "line_work", "background", "palette", "sanitize.protect"])
+@pytest.mark.parametrize(
+    "field", ["detail", "tone", "line_work", "background", "palette", "sanitize.protect", "output.tracer"]
+)
 def test_the_field_changes_the_drawing(field: str) -> None:
     one, other = CHANGES[field]
     assert outcome(one)["svg"] != outcome(other)["svg"]

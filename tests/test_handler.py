@@ -33,6 +33,7 @@ import pipeline.run
 from pipeline.errors import DeviceLost, UploadFailed
 from pipeline.schema import DryRunOutput, Health, JobOutput
 from pipeline.settings import Settings
+from pipeline.trace import livery
 
 ROOT = Path(__file__).parent.parent
 HANG_S = 120
@@ -76,6 +77,25 @@ def test_a_job_comes_back_with_its_svg_pngs_and_report() -> None:
     assert reply["files"] == []
 
 
+def test_other_formats_come_as_files_with_their_ink() -> None:
+    inks = ["#6E7073", {"hex": "#C8262B", "name": "Signal red"}, "#96B4C8"]
+    output = {"formats": ["pdf", "separations", "dxf"], "width_mm": 90}
+    reply = serve({"image": PICTURE, "palette": inks, "output": output})
+    assert JobOutput.model_validate_json(json.dumps(reply)).model_dump(mode="json") == reply
+    assert (reply["svg"], reply["png"]) == (None, [])
+    kinds = [(file["format"], file["ink"]) for file in reply["files"]]
+    assert kinds[0] == ("pdf", None)
+    assert kinds[-1] == ("dxf", None)
+    assert ("separations", "Signal red") in kinds
+    for file in reply["files"]:
+        head, _, text = file["url"].partition(";base64,")
+        data = base64.b64decode(text, validate=True)
+        assert head == ("data:image/vnd.dxf" if file["format"] == "dxf" else "data:application/pdf")
+        assert data.startswith(b"%PDF-") or data.rstrip().endswith(b"EOF")
+        assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert file["expires_at"] is None
+
+
 def test_a_reply_without_svg_holds_null() -> None:
     reply = serve({"image": PICTURE, "output": {"formats": ["png"], "png_widths": [64]}})
     assert reply["svg"] is None
@@ -92,7 +112,7 @@ def test_the_projects_sample_is_served() -> None:
     sample = json.loads((ROOT / "test_input.json").read_text("utf-8"))
     reply = handler.handler({"id": "sample", **sample})
     assert "error" not in reply
-    assert reply["report"]["paths"] > 50
+    assert reply["report"]["nodes"] > 500
 
 
 def test_a_reply_too_large_names_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +199,10 @@ def test_no_error_reply_gives_anything_away(request_: Any, canaries: list[str]) 
 
 
 def break_the_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", f"/{CANARY}/python")
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(f"/{CANARY}/python")
+
+    monkeypatch.setattr(livery, "trace", fail)
 
 
 def break_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +247,7 @@ def test_memory_that_runs_out_anywhere_is_typed(monkeypatch: pytest.MonkeyPatch,
     def starve(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("pipeline.schema.parse_request", starve)
+    monkeypatch.setattr("pipeline.request.parse_request", starve)
     reply = serve({"image": PICTURE})
     assert_clean_error(reply, canaries)
     assert (reply["code"], reply["retryable"]) == ("OutOfMemory", True)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pipeline.export.page import render_page
+from pipeline.request import parse_request
 from pipeline.run import JobResult, run
-from pipeline.schema import parse_request
 from pipeline.settings import Settings
 
 HOSTILE = [
@@ -159,6 +159,20 @@ def test_the_policy_allows_the_page_s_own_style_and_no_other(page: str) -> None:
 def test_the_page_adds_little_to_photo_and_svg(page: str, result: JobResult) -> None:
     photo = re.findall(r"data:image/jpeg;base64,[^\"]*", page)[0]
     assert len(page) - len(photo) - len(result.drawing.svg) < 12_000
+
+
+def test_the_summary_and_the_legend_speak_of_the_drawing_s_kind(result: JobResult) -> None:
+    stated = result.report.certificate
+    assert stated is not None
+    made = render_page("car.jpg", result.photo.rgb, result.drawing.svg, result.report)
+    assert f"{stated.agreement_pct:.2f} % true to its map" in made
+    assert "Layers are stacked" in made
+    output = result.report.options.output.model_copy(update={"stacking": "abutting"})
+    options = result.report.options.model_copy(update={"output": output})
+    report = result.report.model_copy(update={"certificate": None, "options": options})
+    made = render_page("car.jpg", result.photo.rgb, result.drawing.svg, report)
+    assert "true to its map" not in made
+    assert "Layers meet edge to edge" in made
 
 
 def test_the_photo_is_the_working_frame_s(page: str, result: JobResult) -> None:

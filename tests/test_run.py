@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pikepdf
 import pytest
+from ezdxf.bbox import extents
+from ezdxf.filemanagement import read as read_dxf
 from PIL import Image
 
 import pipeline.run
@@ -25,9 +28,12 @@ from pipeline.errors import (
     SchemaError,
 )
 from pipeline.health import ping
+from pipeline.request import parse_request
 from pipeline.run import PERCENT, JobResult, Progress, dry_run, run
-from pipeline.schema import Report, parse_request
+from pipeline.schema import Report
 from pipeline.settings import Settings
+from pipeline.trace import livery
+from pipeline.trace.features import hold_min_feature
 from pipeline.types import UNPAINTED, Drawing, Phase
 from pipeline.vectorize import vectorize
 
@@ -131,6 +137,73 @@ def test_pngs_come_in_the_widths_asked_for_and_only_then(result: JobResult) -> N
     sizes = [Image.open(io.BytesIO(png.data)).size for png in wide.pngs]
     assert sizes == [(300, 200), (30, 20)]
     assert illustrate({"output": {"formats": ["svg"]}}).pngs == ()
+
+
+def density_dpi(png: bytes) -> float:
+    density = Image.open(io.BytesIO(png)).info["dpi"]
+    assert density[0] == density[1]
+    return float(density[0])
+
+
+def test_every_file_prints_at_one_width() -> None:
+    made = illustrate({"output": {"formats": ["png", "pdf", "dxf"], "png_widths": [300, 60], "width_mm": 50.8}})
+    assert [density_dpi(png.data) for png in made.pngs] == [pytest.approx(150, abs=0.02), pytest.approx(30, abs=0.02)]
+    pdf, dxf = (file.data for file in made.files)
+    assert [file.format for file in made.files] == ["pdf", "dxf"]
+    with pikepdf.open(io.BytesIO(pdf)) as document:
+        x0, _, x1, _ = (float(side) for side in document.pages[0].mediabox)
+    assert x1 - x0 == pytest.approx(144, abs=0.02)
+    assert extent_of(dxf) == pytest.approx((50.8, 50.8 * 64 / 96), abs=0.01)
+    by_dots = illustrate({"output": {"png_widths": [300], "dpi": 150}})
+    assert density_dpi(by_dots.pngs[0].data) == pytest.approx(150, abs=0.02)
+
+
+def extent_of(dxf: bytes) -> tuple[float, float]:
+    """Width and height of what a DXF of polylines draws."""
+    document = read_dxf(io.StringIO(dxf.decode("ascii")))
+    box = extents(document.modelspace())
+    return float(box.size.x), float(box.size.y)
+
+
+def test_without_a_physical_size_a_pixel_is_a_css_pixel() -> None:
+    made = illustrate({"output": {"formats": ["dxf"]}})
+    assert extent_of(made.files[0].data) == pytest.approx((25.4, 25.4 * 64 / 96), abs=0.01)
+
+
+def test_separations_are_one_file_for_each_ink_that_is_used() -> None:
+    made = illustrate({"output": {"preset": "screenprint", "width_mm": 60, "formats": ["separations"]}})
+    used = [ink.index for ink in made.report.palette if ink.paths]
+    assert [(file.format, file.ink) for file in made.files] == [("separations", ink) for ink in used]
+    output = made.report.options.output
+    assert (output.preset, output.trap_mm, output.registration_marks) == ("screenprint", 0.3, True)
+    assert made.pngs == ()
+    plates = {"formats": ["separations"], "width_mm": 60}
+    assert illustrate({"output": plates}).files != illustrate({"output": plates | {"tolerance_px": 0.5}}).files
+
+
+def test_the_certificate_is_measured(result: JobResult) -> None:
+    stated = result.report.certificate
+    assert stated is not None
+    assert (stated.tolerance_px, stated.nodes, stated.paths) == (0.8, result.report.nodes, result.report.paths)
+    assert 95 < stated.agreement_pct <= 100
+    assert (stated.min_feature_px, stated.min_feature_mm) == (None, None)
+    exact = illustrate({"output": {"formats": ["svg"], "tolerance_px": 0.5}}).report.certificate
+    assert exact is not None
+    assert exact.agreement_pct > stated.agreement_pct
+    assert illustrate({"output": {"formats": ["svg"], "tracer": "vtracer"}}).report.certificate is None
+
+
+def test_a_minimum_feature_is_held_said_and_certified() -> None:
+    held = illustrate({"output": {"formats": ["svg"], "width_mm": 96, "min_feature_mm": 6}})
+    assert held.report.certificate is not None
+    assert held.report.certificate.min_feature_mm == 6
+    assert held.report.certificate.min_feature_px == 6
+    # The map holds twice the tolerance more, which fitting may take back.
+    assert hold_min_feature(held.index, 7.6)[1].merged_px == 0
+    assert "min_feature_held" in [warning.code for warning in held.report.warnings]
+    assert sum(ink.coverage_pct or 0 for ink in held.report.palette) == pytest.approx(100, abs=0.01)
+    with pytest.raises(SchemaError, match=r"^output.min_feature_mm: leaves no room in a piece 96 mm wide$"):
+        illustrate({"output": {"width_mm": 96, "min_feature_mm": 50}})
 
 
 def test_a_removed_background_leaves_pixels_unpainted() -> None:
@@ -303,7 +376,10 @@ def test_ping_is_ready_where_the_draft_engine_draws() -> None:
 
 
 def test_ping_reflects_a_broken_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("nowhere")
+
+    monkeypatch.setattr(livery, "trace", fail)
     health = ping(SETTINGS)
     assert (health.status, health.auto) == ("failing", None)
     assert not health.engines["draft"].ready

@@ -14,21 +14,10 @@ from pydantic import BaseModel
 
 from pipeline.errors import InputError, LiveryError, PaletteError, SchemaError
 from pipeline.palette import DEFAULT_PALETTE, Extract
-from pipeline.schema import (
-    NOT_BUILT,
-    JobInput,
-    NotBuilt,
-    Output,
-    Sanitize,
-    Style,
-    SubjectBox,
-    SubjectPoint,
-    parse_request,
-    schema_text,
-)
+from pipeline.request import NOT_BUILT, NotBuilt, parse_request, schema_text
+from pipeline.schema import JobInput, Output, Sanitize, Style, SubjectBox, SubjectPoint
 
 ROOT = Path(__file__).parent.parent
-COMES_WITH_PRINT = "not built yet; it comes with print and cut output"
 COMES_WITH_STUDIO = "not built yet; it comes with the studio engine"
 
 
@@ -72,12 +61,13 @@ def test_an_empty_request_takes_the_frozen_defaults() -> None:
             "png_widths": (2048,),
             "stacking": "stacked",
             "tolerance_px": 0.8,
-            "tracer": "vtracer",
+            "tracer": "livery",
             "width_mm": None,
             "dpi": None,
             "min_feature_mm": None,
             "trap_mm": None,
             "single_cut": False,
+            "dxf_curves": False,
             "registration_marks": False,
             "upscale": True,
         },
@@ -171,10 +161,6 @@ def test_values_come_through_as_they_are_sent_and_zero_is_a_value() -> None:
             {"output": {"formats": ["gif"]}},
             'output.formats[0]: must be "svg", "png", "pdf", "dxf" or "separations", not "gif"',
         ),
-        (
-            {"output": {"formats": ["svg"], "png_widths": [64]}},
-            'output.png_widths: means nothing without "png" in output.formats',
-        ),
         ({"style": {"prompt": "x" * 1001}}, "style.prompt: must be at most 1000 characters"),
         ({"background": "red"}, 'background: must be "keep", "remove" or a colour of the palette, not "red"'),
         ({"background": "#123456"}, 'background: "#123456" is not a colour of the palette'),
@@ -214,26 +200,7 @@ UNBUILT: dict[str, tuple[dict[str, Any], str]] = {
     "cache": ({"cache": "refresh"}, 'cache: "refresh" is not built yet; it comes with the result cache'),
     "mode": ({"mode": "faithful"}, f'mode: "faithful" is {COMES_WITH_STUDIO}'),
     "sanitize.targets": ({"sanitize": {"targets": []}}, f"sanitize.targets: {COMES_WITH_STUDIO}"),
-    "output.formats[]": ({"output": {"formats": ["svg", "pdf"]}}, f'output.formats[1]: "pdf" is {COMES_WITH_PRINT}'),
-    "output.stacking": (
-        {"output": {"stacking": "abutting"}},
-        'output.stacking: "abutting" is not built yet; it comes with Livery\'s own tracer',
-    ),
-    "output.tolerance_px": (
-        {"output": {"tolerance_px": 1}},
-        "output.tolerance_px: not built yet; it comes with Livery's own tracer",
-    ),
-    "output.tracer": (
-        {"output": {"tracer": "livery"}},
-        'output.tracer: "livery" is not built yet; it comes with Livery\'s own tracer',
-    ),
     "output.upscale": ({"output": {"upscale": False}}, f"output.upscale: {COMES_WITH_STUDIO}"),
-    "output.preset": ({"output": {"preset": "web"}}, f"output.preset: {COMES_WITH_PRINT}"),
-    "output.single_cut": ({"output": {"single_cut": True}}, f"output.single_cut: {COMES_WITH_PRINT}"),
-    "output.registration_marks": (
-        {"output": {"registration_marks": True}},
-        f"output.registration_marks: {COMES_WITH_PRINT}",
-    ),
     "style.allow_drift": ({"style": {"allow_drift": True}}, f"style.allow_drift: {COMES_WITH_STUDIO}"),
     **{f"style.{n}": ({"style": {n: "x"}}, f"style.{n}: {COMES_WITH_STUDIO}") for n in ("prompt", "negative_prompt")},
     **{
@@ -242,7 +209,6 @@ UNBUILT: dict[str, tuple[dict[str, Any], str]] = {
             ("sanitize", COMES_WITH_STUDIO, ("box_threshold", "text_threshold", "max_subject_share")),
             ("style", COMES_WITH_STUDIO, ("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until")),
             ("style", COMES_WITH_STUDIO, ("lora_scale", "iou_threshold", "retries")),
-            ("output", COMES_WITH_PRINT, ("width_mm", "dpi", "min_feature_mm", "trap_mm")),
         )
         for name in names
     },
@@ -265,7 +231,7 @@ def test_the_defaults_said_out_loud_are_no_fault(group: type[BaseModel]) -> None
 
 
 def test_an_image_and_its_address_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.schema.NOT_BUILT", ())
+    monkeypatch.setattr("pipeline.request.NOT_BUILT", ())
     assert refusal({"image": "x", "image_url": "y"}).field == "image_url"
 
 

@@ -90,6 +90,12 @@ document.querySelectorAll('button[data-all]').forEach(button => button.addEventL
 """
 
 
+_LAYERS = {
+    "stacked": "Layers are stacked: hiding one shows what lies below it.",
+    "abutting": "Layers meet edge to edge: hiding one shows nothing below it.",
+}
+
+
 def render_page(name: str, rgb: U8, svg: str, report: Report) -> str:
     """The page of one finished photo.
 
@@ -140,7 +146,7 @@ def render_page(name: str, rgb: U8, svg: str, report: Report) -> str:
 <ul>
 {legend}
 </ul>
-<p class="note">Layers are stacked: hiding one shows what lies below it.</p>
+<p class="note">{_LAYERS[report.options.output.stacking]}</p>
 </aside>
 </main>
 <script>{_SCRIPT}</script>
@@ -197,6 +203,7 @@ def _summary(report: Report) -> str:
         _counted(report.paths, "path"),
         _counted(report.nodes, "node"),
         "" if report.bytes is None else f"{report.bytes / 1000:.1f} kB of SVG",
+        "" if report.certificate is None else f"{report.certificate.agreement_pct:.2f} % true to its map",
         f"{report.engine} engine",
         f"{report.timings_ms.total / 1000:.2f} s",
     ]

@@ -28,11 +28,16 @@ class Png:
     height_px: int
 
 
-def render_png(drawing: Drawing, width_px: int) -> Png:
+def render_png(drawing: Drawing, width_px: int, width_mm: float | None = None) -> Png:
     """`drawing` at `width_px` pixels across, its height rounded to the nearest pixel.
 
     The same drawing gives the same bytes. The loader reads no file and no address, since it gets the text without a
     place of its own; `audit_svg` is to be run before.
+
+    Args:
+        drawing: its SVG text is what is rendered.
+        width_px: of the PNG.
+        width_mm: how wide the PNG says that it prints; None for the 72 px to the inch of an SVG without a size.
 
     Raises:
         ValueError: `width_px` is not 1 to `MAX_WIDTH_PX`.
@@ -47,6 +52,8 @@ def render_png(drawing: Drawing, width_px: int) -> Png:
         picture = drawn.crop(left_px, top_px, width_px, height_px).copy_memory()
         opaque = picture.extract_band(3).min() == 255
         bands = picture.extract_band(0, n=3) if opaque else picture
+        if width_mm is not None:
+            bands = bands.copy(xres=width_px / width_mm, yres=width_px / width_mm)
         data: bytes = bands.pngsave_buffer(compression=COMPRESSION, filter="none", keep="none")
     except pyvips.Error as error:
         log.exception("the SVG can't be rendered")

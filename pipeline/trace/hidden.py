@@ -13,12 +13,9 @@ import numpy as np
 
 from pipeline.compiled import inlined
 
-TRAP_PX = 0.75
-DRIFT = 0.6
-"""Share of the bound that a visible curve is taken to leave its cracks by."""
-
-THIN = 0.25
-"""Share of a thin ink's breadth that is kept on both sides."""
+DEPTH, DRIFT, MOST, THIN = range(4)
+"""What a trap holds: how deep it is at least, px; share of the bound that a visible curve is taken to leave its cracks by;
+how much deeper it may be, px; share of a thin ink's breadth that is kept on both sides."""
 
 REACH_PX = 10.0
 CLEAR_PX = 1.0
@@ -42,7 +39,7 @@ def reach_beneath(index, rank_of, x, y, nx, ny, mine):  # type: ignore[no-untype
         index: uint8 [H, W]; rank_of: int32 [256], painting order of each label; mine: the rank of this layer.
 
     Returns:
-        The length in px, and the rank met there (mine + 1 where nothing was).
+        The length in px, and the rank met there (mine + 1 where nothing was met).
     """
     height, width = index.shape
     t = STEP_PX
@@ -58,7 +55,7 @@ def reach_beneath(index, rank_of, x, y, nx, ny, mine):  # type: ignore[no-untype
 
 
 @inlined
-def set_gates(index, rank_of, mine, x, y, bound, n, closed, gates):  # type: ignore[no-untyped-def]
+def set_gates(index, rank_of, mine, trap, x, y, bound, n, closed, gates):  # type: ignore[no-untyped-def]
     """The gate at each of n points: near x, y and far x, y, to gates [n, 4]. The later ink lies to the right.
 
     A gate begins where the trap is deep enough and ends before the next earlier neighbour; where the later ink is too
@@ -76,8 +73,8 @@ def set_gates(index, rank_of, mine, x, y, bound, n, closed, gates):  # type: ign
         nx, ny = -dy / length, dx / length
         reach, met = reach_beneath(index, rank_of, x[i], y[i], nx, ny, mine)
         margin = bound[i] + FAR_MARGIN_PX if met < mine else 0.0
-        near = min(DRIFT * bound[i] + TRAP_PX, THIN * reach)
-        far[i] = max(reach - margin, (1 - THIN) * reach)
+        near = min(trap[DRIFT] * bound[i] + trap[DEPTH], trap[THIN] * reach)
+        far[i] = min(max(reach - margin, (1 - trap[THIN]) * reach), near + trap[MOST])
         gates[i, 0], gates[i, 1], gates[i, 2], gates[i, 3] = near, far[i], nx, ny
     for i in range(1, n):
         far[i] = min(far[i], far[i - 1] + 1.0)

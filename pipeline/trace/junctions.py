@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.conics import solve
-from pipeline.trace.fit import ARC, CUBIC, ELLIPSE, LINE
+from pipeline.trace.cheapest import ARC, CUBIC, ELLIPSE, LINE
 from pipeline.trace.nodes import end_line
 
 MOST_SHIFT_PX = 0.9

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined, kernel
-from pipeline.trace.fit import CUBIC, LINE
-from pipeline.trace.hidden import set_gates, shorten, stab
+from pipeline.trace.cheapest import CUBIC, ELLIPSE, LINE
+from pipeline.trace.hidden import MOST, REACH_PX, set_gates, shorten, stab
 from pipeline.trace.junctions import on_segment
 
 OUT, EXACT, HIDDEN = 0, 1, 2
@@ -79,13 +79,13 @@ def layer_regions(rank, own, mine, left, right, inside):  # type: ignore[no-unty
 
 
 @inlined
-def border_kind(rank, inside, mine, own, p, q):  # type: ignore[no-untyped-def]
+def border_kind(rank, inside, mine, hides, p, q):  # type: ignore[no-untyped-def]
     """Whether an arc between regions p (left) and q is on the layer's border, and how it is drawn."""
     in_p, in_q = p >= 0 and inside[p], q >= 0 and inside[q]
     if in_p == in_q:
         return OUT
     other = q if in_p else p
-    return HIDDEN if not own and other >= 0 and rank[other] > mine else EXACT
+    return HIDDEN if hides and other >= 0 and rank[other] > mine else EXACT
 
 
 @inlined
@@ -276,13 +276,14 @@ def _length_of(ring, low, high, arc_point):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _hidden(commands, points, at, index, rank_of, mine, ring, low, high, reverse_in, tracks, sx, sy, ex, ey, closed, grid):  # type: ignore[no-untyped-def]
+def _hidden(commands, points, at, below, ring, low, high, reverse_in, tracks, sx, sy, ex, ey, closed, grid):  # type: ignore[no-untyped-def]
     """Draws a hidden border along the arcs ring[low:high]; a closed one begins with its own first point."""
+    index, rank_of, mine, trap = below
     n = _length_of(ring, low, high, tracks[0])
     x, y, bound = np.empty(n), np.empty(n), np.empty(n)
     _gather_points(ring, low, high, reverse_in, tracks, x, y, bound)
     gates, vertices = np.empty((n, 4)), np.empty((n + 2, 2))
-    set_gates(index, rank_of, mine, x, y, bound, n, closed, gates)
+    set_gates(index, rank_of, mine, trap, x, y, bound, n, closed, gates)
     px, py, qx, qy = 0.01 * sx, 0.01 * sy, 0.01 * ex, 0.01 * ey
     if closed:
         px, py = 0.5 * (gates[0, 0] + gates[0, 2]), 0.5 * (gates[0, 1] + gates[0, 3])
@@ -292,11 +293,12 @@ def _hidden(commands, points, at, index, rank_of, mine, ring, low, high, reverse
     count = stab(gates, skip, n if closed else n - skip, px, py, qx, qy, vertices)
     if closed:
         vertices[count, 0], vertices[count, 1] = px, py
-        count = shorten(index, rank_of, mine, px, py, qx, qy, True, vertices, count + 1)
-        points[at[1] - 1, 0], points[at[1] - 1, 1] = _units(vertices[count - 1, 0], grid), _units(vertices[count - 1, 1], grid)
+        count += 1
+    if trap[MOST] > REACH_PX:
+        count = shorten(index, rank_of, mine, px, py, qx, qy, closed, vertices, count)
+    if closed:
         count -= 1
-    else:
-        count = shorten(index, rank_of, mine, px, py, qx, qy, False, vertices, count)
+        points[at[1] - 1, 0], points[at[1] - 1, 1] = _units(vertices[count, 0], grid), _units(vertices[count, 1], grid)
     for i in range(count):
         _line_to(commands, points, at, _units(vertices[i, 0], grid), _units(vertices[i, 1], grid))
     if not closed:
@@ -324,57 +326,6 @@ def _turned(ring, low, high, border):  # type: ignore[no-untyped-def]
             return
 
 
-@kernel
-def draw_layer(index, rank_of, rank, inside, mine, own, plane, junction_ends, table, tracks, grid, commands, points):  # type: ignore[no-untyped-def]
-    """The outline of one layer; the number of commands and points written.
-
-    Args:
-        index, rank_of: uint8 [H, W], int32 [256], label of each pixel and rank of each label.
-        rank, inside, mine, own: as `layer_regions` takes and gives them.
-        plane: left, right, start, end of the arcs, and the crack directions in which each leaves its first vertex and
-            leads back from its last.
-        junction_ends: int32 [J, 4], see `place_junctions`.
-        table: the fields of `ArcTable`.
-        tracks: arc_point, x2, y2 of `Chains`, and each point's bound.
-        grid: units to which points are rounded.
-        commands, points: uint8 [.], int32 [., 2], written as `Shape` has them.
-    """
-    left, right, start, stop, leave, arrive = plane
-    arcs = len(left)
-    border, reverse_in = np.empty(arcs, np.uint8), np.zeros(arcs, np.bool_)
-    for a in range(arcs):
-        border[a] = border_kind(rank, inside, mine, own, left[a], right[a])
-        reverse_in[a] = not (left[a] >= 0 and inside[left[a]])
-    ring, first = np.empty(arcs, np.int32), np.empty(arcs + 1, np.int32)
-    rings = _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, ring, first)
-    at = np.zeros(2, np.int64)
-    for r in range(rings):
-        low, high = first[r], first[r + 1]
-        _turned(ring, low, high, border)
-        began = at.copy()
-        if border[ring[low]] == HIDDEN:
-            _hidden(commands, points, at, index, rank_of, mine, ring, low, high, reverse_in, tracks, 0, 0, 0, 0, True, grid)
-        else:
-            sx, sy = _arc_start(table, ring[low], reverse_in[ring[low]])
-            _put(commands, points, at, M, 1, sx, sy)
-            i = low
-            while i < high:
-                j = i
-                while j < high and border[ring[j]] == border[ring[i]]:
-                    j += 1
-                if border[ring[i]] == EXACT:
-                    _exact(commands, points, at, table, ring, i, j, reverse_in, not own, grid)
-                else:
-                    px, py = points[at[1] - 1, 0], points[at[1] - 1, 1]
-                    ex, ey = (sx, sy) if j == high else _arc_start(table, ring[j], reverse_in[ring[j]])
-                    _hidden(
-                        commands, points, at, index, rank_of, mine, ring, i, j, reverse_in, tracks, px, py, ex, ey, False, grid
-                    )
-                i = j
-        _close(commands, points, at, began)
-    return at[0], at[1]
-
-
 @inlined
 def _close(commands, points, at, began):  # type: ignore[no-untyped-def]
     """Ends a ring; a last line back to its start goes without saying, and a ring of no area is taken back."""
@@ -390,3 +341,114 @@ def _close(commands, points, at, began):  # type: ignore[no-untyped-def]
         return
     commands[at[0]] = Z
     at[0] += 1
+
+
+@inlined
+def _root(parent, r):  # type: ignore[no-untyped-def]
+    while parent[r] != r:
+        parent[r] = parent[parent[r]]
+        r = parent[r]
+    return r
+
+
+@inlined
+def _rings_of_parts(border, inside, left, right, ring, first, rings, out):  # type: ignore[no-untyped-def]
+    """How many rings the part of the layer has that each ring bounds, to out[0:rings]."""
+    parent, many = np.arange(len(inside)), np.zeros(len(inside), np.int32)
+    for a in range(len(border)):
+        p, q = left[a], right[a]
+        if border[a] == OUT and p >= 0 and q >= 0 and inside[p] and inside[q]:
+            p, q = _root(parent, p), _root(parent, q)
+            parent[max(p, q)] = min(p, q)
+    for step in range(2):
+        for r in range(rings):
+            a = ring[first[r]]
+            part = _root(parent, left[a] if left[a] >= 0 and inside[left[a]] else right[a])
+            if step == 0:
+                many[part] += 1
+            else:
+                out[r] = many[part]
+
+
+@inlined
+def _draw_ring(commands, points, at, below, table, ring, low, high, border, reverse_in, tracks, merge, grid):  # type: ignore[no-untyped-def]
+    began = at.copy()
+    if border[ring[low]] == HIDDEN:
+        _hidden(commands, points, at, below, ring, low, high, reverse_in, tracks, 0, 0, 0, 0, True, grid)
+        _close(commands, points, at, began)
+        return
+    sx, sy = _arc_start(table, ring[low], reverse_in[ring[low]])
+    _put(commands, points, at, M, 1, sx, sy)
+    i = low
+    while i < high:
+        j = i
+        while j < high and border[ring[j]] == border[ring[i]]:
+            j += 1
+        if border[ring[i]] == EXACT:
+            _exact(commands, points, at, table, ring, i, j, reverse_in, merge, grid)
+        else:
+            px, py = points[at[1] - 1, 0], points[at[1] - 1, 1]
+            ex, ey = (sx, sy) if j == high else _arc_start(table, ring[j], reverse_in[ring[j]])
+            _hidden(commands, points, at, below, ring, i, j, reverse_in, tracks, px, py, ex, ey, False, grid)
+        i = j
+    _close(commands, points, at, began)
+
+
+@kernel
+def draw_layer(below, rank, inside, hides, merge, plane, junction_ends, table, tracks, grid, commands, points, ends, alone):  # type: ignore[no-untyped-def]
+    """The outline of one layer; the number of its rings.
+
+    Args:
+        below: uint8 [H, W] index; int32 [256], rank of each label; this layer's rank; float64 [4], its trap, see
+            `pipeline.trace.hidden`.
+        rank, inside: as `layer_regions` takes and gives them.
+        hides: whether borders against later layers are hidden beneath them.
+        merge: whether pieces of one segment that follow each other are drawn as one.
+        plane: left, right, start, end of the arcs, and the crack directions in which each leaves its first vertex and
+            leads back from its last.
+        junction_ends: int32 [J, 4], see `place_junctions`.
+        table: the fields of `ArcTable`.
+        tracks: arc_point, x2, y2 of `Chains`, and each point's bound.
+        grid: units to which points are rounded.
+        commands, points: uint8 [.], int32 [., 2], written as `Shape` has them.
+        ends: int32 [., 2], the numbers of commands and points behind each ring, written.
+        alone: bool [.], whether each ring is a circle or ellipse with nothing else to its part of the layer, written.
+    """
+    mine = below[2]
+    left, right, start, stop, leave, arrive = plane
+    arcs = len(left)
+    border, reverse_in = np.empty(arcs, np.uint8), np.zeros(arcs, np.bool_)
+    for a in range(arcs):
+        border[a] = border_kind(rank, inside, mine, hides, left[a], right[a])
+        reverse_in[a] = not (left[a] >= 0 and inside[left[a]])
+    ring, first = np.empty(arcs, np.int32), np.empty(arcs + 1, np.int32)
+    rings = _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, ring, first)
+    many = np.empty(rings, np.int32)
+    _rings_of_parts(border, inside, left, right, ring, first, rings, many)
+    at = np.zeros(2, np.int64)
+    for r in range(rings):
+        low, high = first[r], first[r + 1]
+        arc = ring[low]
+        whole = high - low == 1 and border[arc] == EXACT and table[0][table[3][table[2][arc]]] == ELLIPSE
+        alone[r] = whole and many[r] == 1
+        _turned(ring, low, high, border)
+        _draw_ring(commands, points, at, below, table, ring, low, high, border, reverse_in, tracks, merge, grid)
+        ends[r, 0], ends[r, 1] = at[0], at[1]
+    return rings
+
+
+@kernel
+def draw_edges(table, start, grid, commands, points, ends):  # type: ignore[no-untyped-def]
+    """Each arc by itself, in its own walk, closed where it returns to its start; as `draw_layer` writes."""
+    at = np.zeros(2, np.int64)
+    ring, forward = np.empty(1, np.int32), np.zeros(len(start), np.bool_)
+    for a in range(len(start)):
+        began = at.copy()
+        ring[0] = a
+        _put(commands, points, at, M, 1, table[8][a], table[9][a])
+        _exact(commands, points, at, table, ring, 0, 1, forward, True, grid)
+        if start[a] < 0:
+            _close(commands, points, at, began)
+        elif at[0] - began[0] < 2:
+            at[:] = began
+        ends[a, 0], ends[a, 1] = at[0], at[1]

@@ -9,19 +9,49 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.compiled import by_rows, kernel
-from pipeline.trace.chains import join_arcs, tolerances
-from pipeline.trace.fit import FIELDS, fit_chains
+from pipeline.compiled import kernel, watched
+from pipeline.errors import Cancelled, DeadlineExceeded
+from pipeline.trace.chains import Chains, join_arcs, tolerances
+from pipeline.trace.cheapest import ARC, ELLIPSE, LINE
+from pipeline.trace.fit import Fit, FitOptions, Fitted
 from pipeline.trace.junctions import place_junctions
-from pipeline.trace.layers import draw_layer, layer_regions
+from pipeline.trace.layers import draw_edges, draw_layer, layer_regions
 from pipeline.trace.order import NEVER, paint_order
-from pipeline.trace.pieces import cut_arcs
-from pipeline.trace.planar import planar_map
-from pipeline.types import I32, IndexMap, Shape, Tracing
+from pipeline.trace.pieces import ArcTable, cut_arcs, with_cracks
+from pipeline.trace.planar import PlanarMap, planar_map
+from pipeline.trace.raster import paint
+from pipeline.types import F64, I32, OUTSIDE, U8, UNPAINTED, Edge, IndexMap, Palette, Shape, Tracing
+
+EXACT_TOLERANCE_PX = 0.5
+"""From here down every pixel keeps its ink."""
+
+ROUNDING_PX = 0.02
+"""What is kept of an exact tolerance for the rounding of points."""
+
+COARSE_GRID, FINE_GRID = 5, 2
+"""1/100 px: digits that a tolerance of FINE_BELOW_PX and more does without, and those of a finer one."""
+
+FINE_BELOW_PX = 0.6
+
+TRAP = (0.75, 0.6, 1e9, 0.25)
+"""Of stacked layers, see `pipeline.trace.hidden`."""
+
+PLATE_TRAP = (0.0, 0.5, 0.5)
+"""Of separations, behind their depth."""
+
+REPAIRS = 3
+"""Rounds in which an exact drawing is compared with its map before all of its arcs follow their cracks."""
+
+LEAST_LINE_POINTS = 8
+"""Cracks that a line must cover to be counted among the primitives."""
+
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,59 +62,152 @@ class TraceOptions:
         tolerance_px: how far a curve may pass the middle of a crack, measured along the dual segment. At 0.5 every pixel
             keeps its ink.
         stacking: `stacked` layers overlap, `abutting` ones meet.
+        curves: whether there are curves besides straight lines.
+        edges: whether `Tracing.edges` are wanted.
     """
 
     tolerance_px: float = 0.8
     stacking: Literal["stacked", "abutting"] = "stacked"
+    curves: bool = True
+    edges: bool = False
 
 
 def trace(
     image: IndexMap, options: TraceOptions, *, deadline_s: float, cancelled: Callable[[], bool] | None = None
 ) -> Tracing:
-    """Outlines of `image` in painter's order."""
-    index = np.ascontiguousarray(image.index)
-    t = [time.perf_counter()]
-    plane = planar_map(index)
-    t.append(time.perf_counter())
-    chains = join_arcs(plane)
-    bounds = tolerances(index, chains, options.tolerance_px)
-    t.append(time.perf_counter())
-    ends = _junction_ends(plane.first, plane.x, plane.y, plane.start, plane.end, len(plane.junction_x))
-    places = np.zeros((len(plane.junction_x), 2))
-    place_junctions(
-        plane.junction_x, plane.junction_y, plane.width_px, plane.height_px, ends.by_junction,
-        (chains.x2, chains.y2, chains.arc_point), chains.onward >= 0, places,
-    )  # fmt: skip
-    fitted = _fit(plane, chains, bounds, places, options)
-    t.append(time.perf_counter())
-    grid = 5 if options.tolerance_px >= 0.6 else 2
-    table = cut_arcs(plane, chains, fitted, places, grid)
-    t.append(time.perf_counter())
-    order = paint_order(plane)
-    t.append(time.perf_counter())
-    shapes = _draw(index, plane, chains, bounds, ends, table, order, options, grid)
-    t.append(time.perf_counter())
-    global TIMES
-    TIMES = np.diff(t)
-    return Tracing(shapes)
+    """Outlines of `image`: one shape for each ink, and one for each circle or ellipse that stands by itself.
+
+    Args:
+        image: index uint8 [H, W]; `UNPAINTED` stays bare.
+        options: how close the curves lie and how the layers meet.
+        deadline_s: seconds that the whole trace may take.
+        cancelled: asked every 20 ms while curves are fitted, and between the steps.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the trace was stopped.
+    """
+    watch = _Watch(deadline_s, cancelled)
+    fitted = _fitted(image, options, watch)
+    stacked = options.stacking == "stacked"
+    style = _Style(own=not stacked, hides=stacked, trap=TRAP)
+    table = fitted.table
+    if options.tolerance_px <= EXACT_TOLERANCE_PX:
+        table, shapes = _exact(image, fitted, style, watch)
+    else:
+        shapes = _draw(fitted, table, style, watch)
+    edges = _edges(fitted, table) if options.edges else ()
+    return Tracing(shapes, edges, _primitives(fitted.curves))
+
+
+def separations(
+    image: IndexMap,
+    options: TraceOptions,
+    trap_px: float,
+    *,
+    deadline_s: float,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[int, tuple[Shape, ...]]:
+    """A plate for each ink that `image` uses: its own regions, spread beneath darker neighbours.
+
+    Args:
+        image, options, deadline_s, cancelled: as `trace` takes them; `stacking` and `edges` don't matter.
+        trap_px: how far the lighter of two neighbours is spread beneath the darker one (to the painter of the darker ink,
+            a choke); 0: plates meet edge to edge.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the trace was stopped.
+    """
+    watch = _Watch(deadline_s, cancelled)
+    fitted = _fitted(image, options, watch)
+    order = [ink for ink in _from_light_to_dark(image.palette) if ink in fitted.order]
+    style = _Style(own=True, hides=trap_px > 0, trap=(trap_px, *PLATE_TRAP))
+    plates: dict[int, tuple[Shape, ...]] = {}
+    for shape in _draw(fitted, fitted.table, style, watch, order):
+        plates[shape.ink] = (*plates.get(shape.ink, ()), shape)
+    return {ink: plates[ink] for ink in sorted(plates)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """How layers meet: each holds its own regions only, or later ones too; whether borders end beneath later layers, and
+    in which trap."""
+
+    own: bool
+    hides: bool
+    trap: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
+    """Arc ends at junctions: int32 [J, 4] (2 × arc, plus 1 for its last vertex, or -1) by the direction in which they
+    leave; int32 [A], the directions in which each arc leaves its first vertex and leads back from its last."""
+
     by_junction: I32
     leave: I32
     arrive: I32
 
 
-def _junction_ends(first, x, y, start, end, junctions):
-    by_junction = np.full((junctions, 4), -1, np.int32)
-    leave, arrive = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
-    _list_ends(first, x, y, start, end, by_junction, leave, arrive)
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A map with everything that its layers are drawn from."""
+
+    index: U8
+    plane: PlanarMap
+    chains: Chains
+    bounds: F64
+    ends: _Ends
+    curves: Fitted
+    table: ArcTable
+    order: list[int]
+    grid: int
+
+
+class _Watch:
+    """Raises once the job is cancelled or its time is up."""
+
+    def __init__(self, deadline_s: float, cancelled: Callable[[], bool] | None) -> None:
+        self._ends_at = time.monotonic() + deadline_s
+        self._cancelled = cancelled
+
+    def __call__(self) -> None:
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled("the job was cancelled while its outlines were traced")
+        if time.monotonic() > self._ends_at:
+            raise DeadlineExceeded("tracing the outlines took too long", phase="vectorize")
+
+
+def _fitted(image: IndexMap, options: TraceOptions, watch: _Watch) -> _Map:
+    watch()
+    index = np.ascontiguousarray(image.index)
+    exact = options.tolerance_px <= EXACT_TOLERANCE_PX
+    tolerance_px = EXACT_TOLERANCE_PX - ROUNDING_PX if exact else options.tolerance_px
+    plane = planar_map(index)
+    watch()
+    chains = join_arcs(plane)
+    bounds = tolerances(index, chains, tolerance_px)
+    ends = _list_ends(plane)
+    places = _places(plane, chains, ends)
+    fit = Fit(chains, bounds, _ends_of_chains(plane, chains, places), FitOptions(tolerance_px, options.curves, exact))
+    order: list[int] = []
+    stop = np.zeros(1, np.uint8)
+    batches = [partial(fit.run, batch, stop) for batch in range(fit.BATCHES)]
+    watched([lambda: order.extend(paint_order(plane)), *batches], watch, stop)
+    curves = fit.result()
+    grid = FINE_GRID if tolerance_px < FINE_BELOW_PX else COARSE_GRID
+    table = cut_arcs(plane, chains, curves, places, grid)
+    return _Map(index, plane, chains, bounds, ends, curves, table, order, grid)
+
+
+def _list_ends(plane: PlanarMap) -> _Ends:
+    arcs = plane.arcs
+    by_junction = np.full((len(plane.junction_x), 4), -1, np.int32)
+    leave, arrive = np.empty(arcs, np.int32), np.empty(arcs, np.int32)
+    _list_directions(plane.first, plane.x, plane.y, plane.start, plane.end, by_junction, leave, arrive)
     return _Ends(by_junction, leave, arrive)
 
 
 @kernel
-def _list_ends(first, xs, ys, start, end, by_junction, leave, arrive):  # type: ignore[no-untyped-def]
+def _list_directions(first, xs, ys, start, end, by_junction, leave, arrive):  # type: ignore[no-untyped-def]
     for a in range(len(start)):
         for side in range(2):
             at, next_ = (first[a], first[a] + 1) if side == 0 else (first[a + 1] - 1, first[a + 1] - 2)
@@ -99,57 +222,150 @@ def _list_ends(first, xs, ys, start, end, by_junction, leave, arrive):  # type: 
                 by_junction[junction, direction] = 2 * a + side
 
 
-def _fit(plane, chains, bounds, places, options):
-    count = chains.count
-    rows = len(bounds) + 2 * count
-    segments, kinds = np.empty((rows, FIELDS)), np.empty(rows, np.int32)
-    spans, counts, starts = np.empty((rows, 2), np.int32), np.zeros(count, np.int32), np.zeros(count, np.int32)
-    ends = np.zeros((count, 4))
+def _places(plane: PlanarMap, chains: Chains, ends: _Ends) -> F64:
+    """float64 [J, 2], px: where the junctions lie before the fit."""
+    places = np.zeros((len(plane.junction_x), 2))
+    tracks = (chains.x2, chains.y2, chains.arc_point)
+    place_junctions(
+        plane.junction_x,
+        plane.junction_y,
+        plane.width_px,
+        plane.height_px,
+        ends.by_junction,
+        tracks,
+        chains.onward >= 0,
+        places,
+    )
+    return places
+
+
+def _ends_of_chains(plane: PlanarMap, chains: Chains, places: F64) -> F64:
+    """float64 [C, 4], px: x and y of each open chain's first and last junction."""
+    ends = np.zeros((chains.count, 4))
     open_ = np.flatnonzero(~chains.closed)
     low, high = chains.first[open_], chains.first[open_ + 1] - 1
     one = np.where(chains.reverse[low], plane.end[chains.arc[low]], plane.start[chains.arc[low]])
     two = np.where(chains.reverse[high], plane.start[chains.arc[high]], plane.end[chains.arc[high]])
     ends[open_, :2], ends[open_, 2:] = places[one], places[two]
-    tau = options.tolerance_px
-    settings = np.array([4.0, tau, 0.0])
-    stop = np.zeros(1, np.uint8)
-    by_size = np.argsort(-np.diff(chains.point_first), kind="stable").astype(np.int32)
-    batches = 16
-
-    def run(a, b):
-        for i in range(a, b):
-            fit_chains(
-                (chains.x2, chains.y2, chains.point), bounds, (chains.point_first, chains.closed), ends,
-                np.ascontiguousarray(by_size[i::batches]), settings, stop, segments, kinds, spans, counts, starts,
-            )
-
-    by_rows(run, batches)
-    first = np.zeros(count + 1, np.int32)
-    np.cumsum(counts, out=first[1:])
-    rows_used = np.repeat(chains.point_first[:-1] + 2 * np.arange(count) - first[:-1], counts) + np.arange(first[-1])
-    return kinds[rows_used], segments[rows_used], spans[rows_used], first, starts
+    return ends
 
 
-def _draw(index, plane, chains, bounds, ends, table, order, options, grid):
-    own = options.stacking == "abutting"
+def _draw(fitted: _Map, table: ArcTable, style: _Style, watch: _Watch, order: list[int] | None = None) -> tuple[Shape, ...]:
+    """The layers, painted in `order` (the map's own where it is None), one after the other."""
+    order = fitted.order if order is None else order
     rank_of = np.full(256, NEVER, np.int32)
     rank_of[order] = np.arange(len(order))
-    rank = rank_of[plane.region_label]
+    jobs = [partial(_layer, fitted, table, style, rank_of, ink) for ink in order]
+    return tuple(shape for layer in watched(jobs, watch, np.zeros(1, np.uint8)) for shape in layer)
+
+
+def _layer(fitted: _Map, table: ArcTable, style: _Style, rank_of: I32, ink: int) -> list[Shape]:
+    plane, chains = fitted.plane, fitted.chains
+    rank, mine = rank_of[plane.region_label], int(rank_of[ink])
     inside = np.empty(plane.regions, np.bool_)
-    parts = (plane.left, plane.right, plane.start, plane.end, ends.leave, ends.arrive)
-    fields = (
-        table.kind, table.segment, table.first, table.piece, table.begin, table.end, table.x, table.y, table.start_x,
-        table.start_y,
-    )  # fmt: skip
-    tracks = (chains.arc_point, chains.x2, chains.y2, bounds)
-    most = 4 * len(table.piece) + len(bounds) + 4 * plane.arcs + 16
-    commands, points = np.empty(most, np.uint8), np.empty((3 * most, 2), np.int32)
+    layer_regions(rank, style.own, mine, plane.left, plane.right, inside)
+    commands, points = _buffers(plane, chains, table)
+    ends, alone = np.empty((plane.arcs, 2), np.int32), np.empty(plane.arcs, np.bool_)
+    rings = draw_layer(
+        (fitted.index, rank_of, mine, np.array(style.trap)),
+        rank,
+        inside,
+        style.hides,
+        not style.own,
+        (plane.left, plane.right, plane.start, plane.end, fitted.ends.leave, fitted.ends.arrive),
+        fitted.ends.by_junction,
+        table.fields,
+        (chains.arc_point, chains.x2, chains.y2, fitted.bounds),
+        fitted.grid,
+        commands,
+        points,
+        ends,
+        alone,
+    )
+    return _shapes(ink, commands, points, ends[:rings], alone[:rings])
+
+
+def _buffers(plane: PlanarMap, chains: Chains, table: ArcTable) -> tuple[U8, I32]:
+    """Room for the commands and points of any layer."""
+    most = 4 * len(table.piece) + len(chains.x2) + 4 * plane.arcs + 16
+    return np.empty(most, np.uint8), np.empty((3 * most, 2), np.int32)
+
+
+def _shapes(ink: int, commands: U8, points: I32, ends: I32, alone: Flags) -> list[Shape]:
+    """The rings of a layer as one shape, and those that stand `alone` as one each."""
+    begins = np.vstack([np.zeros((1, 2), np.int32), ends[:-1]])
+    drawn = ends[:, 0] > begins[:, 0]
+    together = np.flatnonzero(drawn & ~alone)
+    letters = commands.tobytes().decode("latin-1") if len(together) else ""
     shapes = []
-    for mine, ink in enumerate(order):
-        layer_regions(rank, own, mine, plane.left, plane.right, inside)
-        n, m = draw_layer(
-            index, rank_of, rank, inside, mine, own, parts, ends.by_junction, fields, tracks, grid, commands, points
-        )
-        if n:
-            shapes.append(Shape(int(ink), commands[:n].tobytes().decode(), points[:m].copy()))
-    return tuple(shapes)
+    if len(together):
+        text = "".join(letters[begins[r, 0] : ends[r, 0]] for r in together)
+        shapes.append(Shape(ink, text, np.concatenate([points[begins[r, 1] : ends[r, 1]] for r in together])))
+    for r in np.flatnonzero(drawn & alone):
+        text = commands[begins[r, 0] : ends[r, 0]].tobytes().decode()
+        shapes.append(Shape(ink, text, points[begins[r, 1] : ends[r, 1]].copy()))
+    return shapes
+
+
+def _exact(image: IndexMap, fitted: _Map, style: _Style, watch: _Watch) -> tuple[ArcTable, tuple[Shape, ...]]:
+    """Layers that show every pixel in its own ink: arcs beside a pixel that differs are made to follow their cracks."""
+    table, cracked = fitted.table, np.zeros(fitted.plane.arcs, np.bool_)
+    for _ in range(REPAIRS):
+        shapes = _draw(fitted, table, style, watch)
+        wrong = paint(shapes, image.width_px, image.height_px) != image.index
+        if not wrong.any():
+            return table, shapes
+        _mark_beside(wrong, fitted.chains.arc_point, fitted.chains.x2, fitted.chains.y2, cracked)
+        table = with_cracks(fitted.table, fitted.plane, cracked)
+        watch()
+    table = with_cracks(fitted.table, fitted.plane, np.ones_like(cracked))
+    return table, _draw(fitted, table, _Style(style.own, hides=False, trap=style.trap), watch)
+
+
+@kernel
+def _mark_beside(wrong, arc_point, x2, y2, out):  # type: ignore[no-untyped-def]
+    """Marks the arcs that pass within two pixels of a wrong one."""
+    height, width = wrong.shape
+    for a in range(len(out)):
+        for i in range(arc_point[a], arc_point[a + 1]):
+            x, y = x2[i] // 2, y2[i] // 2
+            for v in range(max(y - 2, 0), min(y + 2, height)):
+                for u in range(max(x - 2, 0), min(x + 2, width)):
+                    out[a] = out[a] or wrong[v, u]
+            if out[a]:
+                break
+
+
+def _edges(fitted: _Map, table: ArcTable) -> tuple[Edge, ...]:
+    plane = fitted.plane
+    commands, points = _buffers(plane, fitted.chains, table)
+    ends = np.empty((plane.arcs, 2), np.int32)
+    draw_edges(table.fields, plane.start, fitted.grid, commands, points, ends)
+    label = np.append(plane.region_label, OUTSIDE)
+    letters = commands[: ends[-1, 0]].tobytes().decode()
+    edges, low, begin = [], 0, 0
+    for arc in range(plane.arcs):
+        high, end = int(ends[arc, 0]), int(ends[arc, 1])
+        if high > low:
+            left, right = int(label[plane.left[arc]]), int(label[plane.right[arc]])
+            edges.append(Edge(left, right, letters[low:high], points[begin:end].copy()))
+        low, begin = high, end
+    return tuple(edges)
+
+
+def _primitives(curves: Fitted) -> dict[str, int]:
+    whole = curves.kinds == ELLIPSE
+    round_ = curves.segments[:, 4] == curves.segments[:, 5]
+    long_ = curves.spans[:, 1] - curves.spans[:, 0] >= LEAST_LINE_POINTS
+    return {
+        "circles": int((whole & round_).sum()),
+        "ellipses": int((whole & ~round_).sum()),
+        "arcs": int((curves.kinds == ARC).sum()),
+        "lines": int(((curves.kinds == LINE) & long_).sum()),
+    }
+
+
+def _from_light_to_dark(palette: Palette) -> list[int]:
+    """Inks by Rec. 709 luma of their sRGB values, in whole numbers; equals in the palette's order."""
+    luma = palette.rgb().astype(np.int64) @ np.array([2126, 7152, 722])
+    return [int(ink) for ink in np.argsort(-luma, kind="stable") if ink != UNPAINTED]

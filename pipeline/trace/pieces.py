@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.chains import Chains
+from pipeline.trace.cheapest import LINE
+from pipeline.trace.fit import Fitted
 from pipeline.trace.junctions import draw_end, nearest_parameter, on_segment
 from pipeline.trace.planar import PlanarMap
 from pipeline.types import F64, I32
@@ -41,21 +44,36 @@ class ArcTable:
     start_x: I32
     start_y: I32
 
+    @property
+    def fields(self) -> tuple[I32, F64, I32, I32, F64, F64, I32, I32, I32, I32]:
+        """In the order that kernels take them."""
+        return (
+            self.kind,
+            self.segment,
+            self.first,
+            self.piece,
+            self.begin,
+            self.end,
+            self.x,
+            self.y,
+            self.start_x,
+            self.start_y,
+        )
 
-def cut_arcs(plane: PlanarMap, chains: Chains, fitted: tuple[I32, F64, I32, I32, I32], places: F64, grid: int) -> ArcTable:
+
+def cut_arcs(plane: PlanarMap, chains: Chains, fitted: Fitted, places: F64, grid: int) -> ArcTable:
     """The arcs of `plane` as pieces of the fitted segments.
 
     Args:
         plane: the planar map.
         chains: its arcs in chains.
-        fitted: kinds, segments and spans of all segments, the first segment of each chain (C + 1), and the point at
-            which each chain's segments start.
+        fitted: its segments; the ends of open chains are drawn to their junctions.
         places: float64 [J, 2], junctions before the fit, px; they are moved onto the contours that pass them.
         grid: units of 1/100 px to which nodes are rounded.
     """
-    kinds, segments, spans, first_segment, starts = fitted
+    kinds, segments, first_segment = fitted.kinds, fitted.segments, fitted.first
     layout = (chains.first, chains.arc, chains.reverse, chains.closed, chains.cut, chains.point_first)
-    at_segment, at_parameter = _find_cuts(layout, plane.start, plane.end, kinds, segments, spans, first_segment, starts, places)
+    at_segment, at_parameter = _find_cuts(layout, plane.start, plane.end, kinds, segments, fitted.spans, first_segment, fitted.starts, places)
     first, piece, begin, end = _list_pieces(layout, plane.start, first_segment, at_segment, at_parameter)
     x, y, start_x, start_y = _round_ends(
         first, piece, begin, end, kinds, segments, plane.start, plane.end, places, grid, plane.width_px, plane.height_px
@@ -183,3 +201,49 @@ def _round_ends(first, piece, begin, end, kinds, segments, start, stop, places, 
             px, py = on_segment(kinds[piece[first[a]]], segments[piece[first[a]]], begin[first[a]])
         start_x[a], start_y[a] = _rounded(px, grid, width), _rounded(py, grid, height)
     return x, y, start_x, start_y
+
+
+def with_cracks(table: ArcTable, plane: PlanarMap, cracked: npt.NDArray[np.bool_]) -> ArcTable:
+    """`table`, but the arcs of `cracked` (bool [A]) follow their cracks; other arcs that meet them end on the crack vertex."""
+    walks = (plane.first, plane.x, plane.y, plane.start, plane.end, plane.junction_x, plane.junction_y)
+    return ArcTable(*_follow_cracks(table.fields, walks, cracked))
+
+
+@kernel
+def _follow_cracks(table, walks, cracked):  # type: ignore[no-untyped-def]
+    kind, segment, first, piece, begin, end, x, y, start_x, start_y = table
+    walk, wx, wy, start, stop, jx, jy = walks
+    arcs = len(start)
+    pinned = np.zeros(len(jx), np.bool_)
+    first2 = np.zeros(arcs + 1, np.int32)
+    for a in range(arcs):
+        first2[a + 1] = first2[a] + (walk[a + 1] - walk[a] - 1 if cracked[a] else first[a + 1] - first[a])
+        if cracked[a] and start[a] >= 0:
+            pinned[start[a]], pinned[stop[a]] = True, True
+    total, new = first2[arcs], 0
+    for a in range(arcs):
+        new += walk[a + 1] - walk[a] - 1 if cracked[a] else 0
+    kind2, segment2 = np.empty(len(kind) + new, np.int32), np.zeros((len(kind) + new, segment.shape[1]))
+    kind2[: len(kind)], segment2[: len(kind)] = kind, segment
+    piece2, begin2, end2 = np.empty(total, np.int32), np.zeros(total), np.ones(total)
+    x2, y2 = np.empty(total, np.int32), np.empty(total, np.int32)
+    start_x2, start_y2 = start_x.copy(), start_y.copy()
+    row = len(kind)
+    for a in range(arcs):
+        n = first2[a]
+        if cracked[a]:
+            start_x2[a], start_y2[a] = 100 * wx[walk[a]], 100 * wy[walk[a]]
+            for i in range(walk[a], walk[a + 1] - 1):
+                kind2[row] = LINE
+                segment2[row, 0], segment2[row, 1], segment2[row, 2], segment2[row, 3] = wx[i], wy[i], wx[i + 1], wy[i + 1]
+                piece2[n], x2[n], y2[n] = row, 100 * wx[i + 1], 100 * wy[i + 1]
+                n, row = n + 1, row + 1
+            continue
+        for i in range(first[a], first[a + 1]):
+            piece2[n], begin2[n], end2[n], x2[n], y2[n] = piece[i], begin[i], end[i], x[i], y[i]
+            n += 1
+        if start[a] >= 0 and pinned[start[a]]:
+            start_x2[a], start_y2[a] = 100 * jx[start[a]], 100 * jy[start[a]]
+        if stop[a] >= 0 and pinned[stop[a]]:
+            x2[n - 1], y2[n - 1] = 100 * jx[stop[a]], 100 * jy[stop[a]]
+    return kind2, segment2, first2, piece2, begin2, end2, x2, y2, start_x2, start_y2

@@ -1,0 +1,94 @@
+"""Candidate nodes of a chain: its ends, its corners, the ends of its circular stretches, and smooth places between."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.compiled import inlined
+from pipeline.trace.circular import on_circle, sweep_about
+from pipeline.trace.nodes import corner_at, smooth_node
+
+SMOOTH, CORNER, END = 0, 1, 2
+FIXED, ARC_BEGINS = 1.0, 2.0
+
+VERTEX, X, Y, BACK_X, BACK_Y, ON_X, ON_Y, KIND, COST, HELD = range(10)
+"""Columns of a node: its crack vertex; its place in px; the unit tangents back and onward; what it is; what it costs to
+use it; whether each path passes it, and whether a circular stretch begins there."""
+
+CORNER_COST = 3.0
+NARROW_COST = 0.6
+"""Of a smooth node whose tangent rests on fewer than six points."""
+
+
+@inlined
+def _add(nodes, count, v, px, py, bx, by, fx, fy, kind, cost):  # type: ignore[no-untyped-def]
+    row = nodes[count]
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8] = v, px, py, bx, by, fx, fy, kind, cost
+    row[9] = 0.0
+    return count + 1
+
+
+@inlined
+def _add_smooth(x, y, horizontal, bound, v, most, nodes, count, fitted):  # type: ignore[no-untyped-def]
+    w = smooth_node(x, y, horizontal, bound[v], v, most, fitted)
+    length = np.sqrt(fitted[2] ** 2 + fitted[3] ** 2)
+    if w == 0 or length < 1e-6:
+        return count
+    tx, ty = fitted[2] / length, fitted[3] / length
+    return _add(nodes, count, v, fitted[0], fitted[1], -tx, -ty, tx, ty, SMOOTH, 0.6 if w < 3 else 0.0)
+
+
+@inlined
+def _add_corner(x, y, horizontal, turn, v, before, after, nodes, count, fitted):  # type: ignore[no-untyped-def]
+    place = np.empty(2)
+    vx, vy = 0.5 * (x[v - 1] + x[v]), 0.5 * (y[v - 1] + y[v])
+    place[0], place[1] = vx, vy
+    corner_at(x, y, horizontal, v, before, after, place, fitted)
+    cost = CORNER_COST * max(0.0, 1.6 - turn[v])
+    return _add(nodes, count, v, fitted[0], fitted[1], fitted[2], fitted[3], fitted[4], fitted[5], CORNER, cost)
+
+
+@inlined
+def _add_arc_end(x, y, run, v, leaving, nodes, count):  # type: ignore[no-untyped-def]
+    """A node where a circular stretch begins (leaving) or ends, on the circle and along it."""
+    cx, cy, r = run[2], run[3], run[4]
+    px, py = on_circle(0.5 * (x[v - 1] + x[v]), 0.5 * (y[v - 1] + y[v]), cx, cy, r)
+    a, b = int(run[0]), int(run[1])
+    direction = 1.0 if sweep_about(x, y, a, b, cx, cy) > 0 else -1.0
+    tx, ty = -(py - cy) / r * direction, (px - cx) / r * direction
+    count = _add(nodes, count, v, px, py, -tx, -ty, tx, ty, SMOOTH, 0.0)
+    nodes[count - 1, 9] = ARC_BEGINS if leaving else FIXED
+    return count
+
+
+@inlined
+def place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, found, step, nodes):  # type: ignore[no-untyped-def]
+    """Candidate nodes in order to the rows of `nodes`: vertex, place, tangent back and forward, kind, cost, fixed."""
+    fitted = np.empty(6)
+    first_point, last_point = (0, len(x)) if closed else (low, high)
+    count, run, last_corner = 0, 0, low - 100
+    v = low
+    while v <= high:
+        end = v == low or v == high
+        before, after = v - first_point, last_point - v
+        inside = run < found and runs[run, 0] < v < runs[run, 1]
+        if run < found and (v == runs[run, 0] or v == runs[run, 1]) and (closed or not end):
+            count = _add_arc_end(x, y, runs[run], v, v == runs[run, 0], nodes, count)
+        elif end and not closed:
+            at = 0 if v == low else 2
+            count = _add(nodes, count, v, ends[at], ends[at + 1], 0.0, 0.0, 0.0, 0.0, END, 0.0)
+        elif inside:
+            v = int(runs[run, 1]) - 1
+        elif turn[v] > 0:
+            count = _add_corner(x, y, horizontal, turn, v, min(before, v - last_corner), after, nodes, count, fitted)
+            last_corner = v
+            if turn[v] < 1.0 and not end:
+                count = _add_smooth(x, y, horizontal, bound, v, min(before, after), nodes, count, fitted)
+        elif end or ((v - low) % step == 0 and min(v - low, high - v) >= min(step, 2)):
+            count = _add_smooth(x, y, horizontal, bound, v, min(before, after), nodes, count, fitted)
+        if run < found and v == runs[run, 1]:
+            run += 1
+            if run < found and runs[run, 0] == v:
+                nodes[count - 1, 7], nodes[count - 1, 9] = CORNER, ARC_BEGINS  # two circles meet
+        v += 1
+    return count

@@ -1,0 +1,177 @@
+"""Circular stretches of a chain, and chains that are a circle or an ellipse as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.compiled import inlined
+from pipeline.trace.conics import circle_through, ellipse_offset, ellipse_through
+from pipeline.trace.cubics import crosswise
+
+LEAST_POINTS = 32
+LEAST_SWEEP_RAD = 1.1
+STEP = 12
+
+ROUND_RAD = 6.0
+"""A closed outline is round where it goes so far round its centre; a thin crescent goes there and back."""
+
+STEADY = 0.6
+"""Least length of an arc for each crack that it covers, px: along a diagonal it is 0.71."""
+
+CIRCLE_PX = 0.62
+"""How far, along the dual segments, a circular stretch may pass its points; less where the bound is less."""
+
+
+@inlined
+def _circle_strain(x, y, horizontal, bound, a, b, cx, cy, r):  # type: ignore[no-untyped-def]
+    worst = 0.0
+    for i in range(a, b):
+        u, w = x[i] - cx, y[i] - cy
+        d = max(np.sqrt(u * u + w * w), 1e-9)
+        over = (d - r) / d
+        worst = max(worst, crosswise(u * over, w * over, -w, u, horizontal[i]) / bound[i])
+        if worst > 1:
+            break
+    return worst
+
+
+@inlined
+def sweep_about(x, y, a, b, cx, cy):  # type: ignore[no-untyped-def]
+    """The signed angle in which points a to b go round (cx, cy)."""
+    total = 0.0
+    for i in range(a + 1, b):
+        ux, uy, vx, vy = x[i - 1] - cx, y[i - 1] - cy, x[i] - cx, y[i] - cy
+        total += np.arctan2(ux * vy - uy * vx, ux * vx + uy * vy)
+    return total
+
+
+@inlined
+def _goes_round(x, y, a, b, cx, cy, r):  # type: ignore[no-untyped-def]
+    """Whether points a to b go round (cx, cy) far enough for an arc, and never back along it."""
+    sweep = abs(sweep_about(x, y, a, b, cx, cy))
+    return sweep >= LEAST_SWEEP_RAD and sweep * r >= STEADY * (b - a)
+
+
+@inlined
+def _may_be_circular(x, y, a, b):  # type: ignore[no-untyped-def]
+    """A cheap look at five places of a stretch: whether their sagittas are those of a circle, to about a pixel."""
+    last = b - 1
+    m = (a + last) // 2
+    dx, dy = x[last] - x[a], y[last] - y[a]
+    chord = max(np.sqrt(dx * dx + dy * dy), 1e-9)
+    bulge = ((x[m] - x[a]) * dy - (y[m] - y[a]) * dx) / chord
+    if abs(bulge) < 0.7:
+        return False
+    for i in ((a + m) // 2, (m + last) // 2):
+        off = ((x[i] - x[a]) * dy - (y[i] - y[a]) * dx) / chord
+        along = abs(((x[i] - x[m]) * dx + (y[i] - y[m]) * dy) / chord)
+        r = abs(bulge) / 2 + chord * chord / (8 * abs(bulge))
+        if along > r:
+            return False
+        want = abs(bulge) - r + np.sqrt(r * r - along * along)
+        if abs(off * np.sign(bulge) - want) > 1.3:
+            return False
+    return True
+
+
+@inlined
+def _circle_run(x, y, horizontal, limit, low, high, at, out):  # type: ignore[no-untyped-def]
+    """Grows a circular stretch from points at to at + LEAST_POINTS; its centre and radius to out[0:3].
+
+    Returns its first point and the one behind its last; equal where there is none.
+    """
+    a, b = at, at + LEAST_POINTS
+    if b > high:
+        return at, at
+    if not _may_be_circular(x, y, a, b):
+        return at, at
+    cx, cy, r = circle_through(x, y, a, b)
+    if not 3 < r < 3000 or _circle_strain(x, y, horizontal, limit, a, b, cx, cy, r) > 1:
+        return at, at
+    for side in range(2):
+        step = 64
+        while step >= 1:
+            na, nb = (a, min(b + step, high)) if side == 0 else (max(a - step, low), b)
+            if na == a and nb == b:
+                break
+            ncx, ncy, nr = circle_through(x, y, na, nb)
+            if 3 < nr < 3000 and _circle_strain(x, y, horizontal, limit, na, nb, ncx, ncy, nr) <= 1:
+                a, b, cx, cy, r = na, nb, ncx, ncy, nr
+            else:
+                step //= 2
+    if b - a < LEAST_POINTS or not _goes_round(x, y, a, b, cx, cy, r):
+        return at, at
+    trim = 2
+    if b - a > 6 * trim:
+        cx, cy, r = circle_through(x, y, a + trim, b - trim)
+    out[0], out[1], out[2] = cx, cy, r
+    return a, b
+
+
+@inlined
+def find_circles(x, y, horizontal, limit, low, high, turn, runs):  # type: ignore[no-untyped-def]
+    """Circular stretches between points low and high, in order, as rows first, last, centre, radius; their number."""
+    found, at = 0, low
+    circle = np.empty(3)
+    end = low
+    while at + LEAST_POINTS <= high and found < len(runs):
+        a, b = _circle_run(x, y, horizontal, limit, end, high, at, circle)
+        if b > a:
+            for v in range(a + 4, b - 3):  # a corner ends a stretch
+                if turn[v] > 0.9 and v > a + 4:
+                    b = v
+                    break
+            tail = min(int(np.sqrt(circle[2])) + 2, (b - a) // 4)
+            a, b = (a + tail if a > low else a), (b - tail if b < high else b)
+            if b - a >= LEAST_POINTS:
+                cx, cy, r = circle_through(x, y, a, b)
+                if r > 3 and _goes_round(x, y, a, b, cx, cy, r):
+                    runs[found, 0], runs[found, 1] = a, b
+                    runs[found, 2], runs[found, 3], runs[found, 4] = cx, cy, r
+                    found += 1
+                    end = b
+                    at = b
+                    continue
+        at += STEP
+    return found
+
+
+@inlined
+def on_circle(x, y, cx, cy, r):  # type: ignore[no-untyped-def]
+    u, w = x - cx, y - cy
+    d = max(np.sqrt(u * u + w * w), 1e-9)
+    return cx + u * r / d, cy + w * r / d
+
+
+@inlined
+def closed_conic(x, y, horizontal, bound, low, high, segments):  # type: ignore[no-untyped-def]
+    """The whole closed chain as a circle or an ellipse; the number of segments written, 1 or 0."""
+    n = high - low
+    cx, cy, r = circle_through(x, y, low, high)
+    turns = 0
+    for i in range(low, high):
+        turns += horizontal[i] != horizontal[i + 1]
+    if turns == 4 and n >= 12:
+        return 0  # an upright rectangle
+    direction = 1.0 if sweep_about(x, y, low, high + 1, cx, cy) > 0 else -1.0
+    row = segments[0]
+    if r > 0.4 and abs(sweep_about(x, y, low, high + 1, cx, cy)) > ROUND_RAD and _circle_strain(x, y, horizontal, bound, low, high, cx, cy, r) <= 1:
+        row[0], row[1] = on_circle(0.5 * (x[low - 1] + x[low]), 0.5 * (y[low - 1] + y[low]), cx, cy, r)
+        row[2], row[3], row[4], row[5] = cx, cy, r, r
+        row[6], row[7], row[8], row[9] = 0.0, direction * 2 * np.pi, row[0], row[1]
+        return 1
+    e = np.empty(5)
+    if n < 12 or not ellipse_through(x, y, low, high, e) or abs(sweep_about(x, y, low, high + 1, e[0], e[1])) < ROUND_RAD:
+        return 0
+    for i in range(low, high):
+        off, gx, gy = ellipse_offset(e, x[i], y[i])
+        if crosswise(off * gx, off * gy, -gy, gx, horizontal[i]) > bound[i]:
+            return 0
+    c, s = np.cos(e[4]), np.sin(e[4])
+    u, w = 0.5 * (x[low - 1] + x[low]) - e[0], 0.5 * (y[low - 1] + y[low]) - e[1]
+    start = np.arctan2((w * c - u * s) / e[3], (u * c + w * s) / e[2])
+    u, w = e[2] * np.cos(start), e[3] * np.sin(start)
+    row[0], row[1], row[2], row[3] = e[0] + u * c - w * s, e[1] + u * s + w * c, e[0], e[1]
+    row[4], row[5] = e[2], e[3]
+    row[6], row[7], row[8], row[9] = e[4], direction * 2 * np.pi, row[0], row[1]
+    return 1
