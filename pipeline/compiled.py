@@ -59,7 +59,7 @@ def kernel(function: F) -> F:
 
 def inlined(function: F) -> F:
     """A small function that only kernels call: compiled into them, so it needs no cache of its own."""
-    return numba.njit(nogil=True, fastmath=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return numba.njit(nogil=True, fastmath=False, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)  # type: ignore[no-any-return]
 
 
 def thread_count() -> int:

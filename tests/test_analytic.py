@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import score
 from benchmarks.goals import Goal
+from benchmarks.renders import BAND_PX
 from pipeline.types import U8, IndexMap, Ink, Palette
 from tests.analytic import INKS, TRUTH_SCALE, AnalyticScene, Circle, analytic_scene
 
@@ -135,6 +136,25 @@ def test_agreement_counts_the_pixels_that_are_wrong() -> None:
     assert figures == {"agreement_pct": 97.5, "agreement_exact_pct": 97.5}
     off = svg(PAGE, path("#204081", "M20 0H40V30H20Z"))
     assert score.label_agreement(off, two_halves()) == {"agreement_pct": 100.0, "agreement_exact_pct": 50.0}
+
+
+@pytest.mark.usefixtures("renderers")
+def test_an_empty_page_is_not_black() -> None:
+    black = IndexMap(np.ones((30, 40), np.uint8), Palette((Ink("#FFFFFF", "white"), Ink("#000000", "black"))))
+    assert score.label_agreement(svg(), black)["agreement_pct"] == 0.0
+
+
+@pytest.mark.usefixtures("renderers")
+def test_a_tall_picture_is_rendered_in_bands_that_fit_together() -> None:
+    height = BAND_PX // score.SAMPLES + 40
+    image = IndexMap(np.zeros((height, 40), np.uint8), PALETTE)
+    stripes = "".join(f"M0 {y}H40V{y + 3}H0Z" for y in range(4, height, 8))
+    striped = svg(path(WHITE, f"M0 0H40V{height}H0Z"), path(BLUE, stripes), height=height)
+    looked = score.closer_look(striped, image)
+    assert set(looked.values()) == {0}
+    cut = score.closer_look(svg(path(WHITE, f"M0 0H40V{height - 10}H0Z"), height=height), image)
+    left_out = (10 - score.BORDER_PX) * score.SAMPLES * (40 - 2 * score.BORDER_PX) * score.SAMPLES
+    assert {cut[f"seam_px_4x_{renderer}"] for renderer in ("resvg", "skia", "librsvg")} == {left_out}
 
 
 @pytest.mark.usefixtures("renderers")

@@ -77,6 +77,8 @@ def place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, fo
         elif end and not closed:
             at = 0 if v == low else 2
             count = _add(nodes, count, v, ends[at], ends[at + 1], 0.0, 0.0, 0.0, 0.0, END, 0.0)
+            if run < found and v == runs[run, 0]:
+                nodes[count - 1, HELD] = ARC_BEGINS
         elif inside:
             v = int(runs[run, 1]) - 1
         elif turn[v] > 0:

@@ -10,6 +10,9 @@ from pipeline.trace.cubics import crosswise
 
 LEAST_POINTS = 32
 LEAST_SWEEP_RAD = 1.1
+MOST_SWEEP_RAD = 5.5
+"""Beyond it the ends of a stretch come so near each other that its sweep hangs on where they lie."""
+
 STEP = 12
 
 ROUND_RAD = 6.0
@@ -20,6 +23,9 @@ STEADY = 0.6
 
 CIRCLE_PX = 0.62
 """How far, along the dual segments, a circular stretch may pass its points; less where the bound is less."""
+
+SPOT_PX, SPOT_ASPECT, SPOT_LIMIT_PX = 8.0, 3.0, 1.2
+"""A closed outline no larger and no slenderer may be drawn as an ellipse that passes its points by more."""
 
 
 @inlined
@@ -123,6 +129,8 @@ def find_circles(x, y, horizontal, limit, low, high, turn, runs):  # type: ignor
                     break
             tail = min(int(np.sqrt(circle[2])) + 2, (b - a) // 4)
             a, b = (a + tail if a > low else a), (b - tail if b < high else b)
+            while b - a > LEAST_POINTS and abs(sweep_about(x, y, a, b, circle[0], circle[1])) > MOST_SWEEP_RAD:
+                b -= 2
             if b - a >= LEAST_POINTS:
                 cx, cy, r = circle_through(x, y, a, b)
                 if r > 3 and _goes_round(x, y, a, b, cx, cy, r):
@@ -144,31 +152,60 @@ def on_circle(x, y, cx, cy, r):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def closed_conic(x, y, horizontal, bound, low, high, segments):  # type: ignore[no-untyped-def]
-    """The whole closed chain as a circle or an ellipse; the number of segments written, 1 or 0."""
-    n = high - low
-    cx, cy, r = circle_through(x, y, low, high)
+def _upright_rectangle(horizontal, low, high):  # type: ignore[no-untyped-def]
     turns = 0
     for i in range(low, high):
         turns += horizontal[i] != horizontal[i + 1]
-    if turns == 4 and n >= 12:
-        return 0  # an upright rectangle
-    direction = 1.0 if sweep_about(x, y, low, high + 1, cx, cy) > 0 else -1.0
-    row = segments[0]
-    if r > 0.4 and abs(sweep_about(x, y, low, high + 1, cx, cy)) > ROUND_RAD and _circle_strain(x, y, horizontal, bound, low, high, cx, cy, r) <= 1:
-        row[0], row[1] = on_circle(0.5 * (x[low - 1] + x[low]), 0.5 * (y[low - 1] + y[low]), cx, cy, r)
+    return turns == 4 and high - low >= 12
+
+
+@inlined
+def _roundness(bound, rx, ry):  # type: ignore[no-untyped-def]
+    """How far an ellipse of these radii may pass a point: a spot may be made one, a large or slender outline must be one."""
+    spot = max(rx, ry) <= SPOT_PX and max(rx, ry) <= SPOT_ASPECT * min(rx, ry)
+    return min(bound, SPOT_LIMIT_PX if spot else CIRCLE_PX)
+
+
+@inlined
+def _is_ellipse(x, y, horizontal, bound, low, high, e):  # type: ignore[no-untyped-def]
+    """Whether ellipse e (centre, radii, turn) passes points low to high closely and reaches no further than they do."""
+    c, s = np.cos(e[4]), np.sin(e[4])
+    half_x = np.sqrt((e[2] * c) ** 2 + (e[3] * s) ** 2)
+    half_y = np.sqrt((e[2] * s) ** 2 + (e[3] * c) ** 2)
+    left, right, top, bottom = x[low], x[low], y[low], y[low]
+    for i in range(low, high):
+        off, gx, gy = ellipse_offset(e, x[i], y[i])
+        if crosswise(off * gx, off * gy, -gy, gx, horizontal[i]) > _roundness(bound[i], e[2], e[3]):
+            return False
+        left, right, top, bottom = min(left, x[i]), max(right, x[i]), min(top, y[i]), max(bottom, y[i])
+    across = e[0] - half_x > left - 1 and e[0] + half_x < right + 1
+    return across and e[1] - half_y > top - 1 and e[1] + half_y < bottom + 1
+
+
+@inlined
+def closed_conic(x, y, horizontal, bound, low, high, segments):  # type: ignore[no-untyped-def]
+    """The whole closed chain as a circle or an ellipse; the number of segments written, 1 or 0."""
+    if _upright_rectangle(horizontal, low, high):
+        return 0
+    cx, cy, r = circle_through(x, y, low, high)
+    sweep = sweep_about(x, y, low, high + 1, cx, cy)
+    direction = 1.0 if sweep > 0 else -1.0
+    row, limit = segments[0], np.empty(high)
+    for i in range(low, high):
+        limit[i] = _roundness(bound[i], r, r)
+    px, py = 0.5 * (x[low - 1] + x[low]), 0.5 * (y[low - 1] + y[low])
+    if r > 0.4 and abs(sweep) > ROUND_RAD and _circle_strain(x, y, horizontal, limit, low, high, cx, cy, r) <= 1:
+        row[0], row[1] = on_circle(px, py, cx, cy, r)
         row[2], row[3], row[4], row[5] = cx, cy, r, r
         row[6], row[7], row[8], row[9] = 0.0, direction * 2 * np.pi, row[0], row[1]
         return 1
     e = np.empty(5)
-    if n < 12 or not ellipse_through(x, y, low, high, e) or abs(sweep_about(x, y, low, high + 1, e[0], e[1])) < ROUND_RAD:
+    if high - low < 12 or not ellipse_through(x, y, low, high, e):
         return 0
-    for i in range(low, high):
-        off, gx, gy = ellipse_offset(e, x[i], y[i])
-        if crosswise(off * gx, off * gy, -gy, gx, horizontal[i]) > bound[i]:
-            return 0
+    if abs(sweep_about(x, y, low, high + 1, e[0], e[1])) < ROUND_RAD or not _is_ellipse(x, y, horizontal, bound, low, high, e):
+        return 0
     c, s = np.cos(e[4]), np.sin(e[4])
-    u, w = 0.5 * (x[low - 1] + x[low]) - e[0], 0.5 * (y[low - 1] + y[low]) - e[1]
+    u, w = px - e[0], py - e[1]
     start = np.arctan2((w * c - u * s) / e[3], (u * c + w * s) / e[2])
     u, w = e[2] * np.cos(start), e[3] * np.sin(start)
     row[0], row[1], row[2], row[3] = e[0] + u * c - w * s, e[1] + u * s + w * c, e[0], e[1]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined, kernel
-from pipeline.trace.cheapest import CUBIC, ELLIPSE, LINE
+from pipeline.trace.cheapest import ARC, CUBIC, ELLIPSE, LINE
 from pipeline.trace.hidden import MOST, REACH_PX, set_gates, shorten, stab
 from pipeline.trace.junctions import on_segment
 
@@ -27,8 +27,8 @@ STRAIGHT_PX = 0.04
 MOST_ARC_RAD = 2.2
 """An arc that turns further is written as several: near a half turn its centre would hang on the last digit of its radius."""
 
-HALF_SHORT = 1
-"""1/100 px by which the radius of half a circle is written short of half its chord: SVG enlarges it to fit, exactly."""
+SHORT = 1
+"""1/100 px by which the x radius of half an ellipse is written short of what its chord asks for."""
 
 M, L, C, A, Z = 77, 76, 67, 65, 90
 
@@ -191,28 +191,49 @@ def _cubic_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[
 
 
 @inlined
-def _arc_to(commands, points, at, kind, row, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
-    """The part of an arc between two parameters, in steps of at most MOST_ARC_RAD, or two halves of a whole ellipse."""
+def _arc_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
+    """The part of a circle or ellipse between two parameters, in steps of at most MOST_ARC_RAD."""
     sweep = row[7] * (t1 - t0)
-    whole = abs(sweep) > 6.2
-    steps = 2 if whole else max(1, int(np.ceil(abs(sweep) / MOST_ARC_RAD)))
+    steps = max(1, int(np.ceil(abs(sweep) / MOST_ARC_RAD)))
     rx, ry = int(np.floor(row[4] * 100 + 0.5)), int(np.floor(row[5] * 100 + 0.5))
     turn = 0 if rx == ry else int(np.floor(np.degrees(row[6]) * 100 + 0.5))
     for k in range(1, steps + 1):
         qx, qy = px, py
         if k < steps:
-            x, y = on_segment(kind, row, t0 + (t1 - t0) * k / steps)
-            qx, qy = _units(x, 1 if whole else grid), _units(y, 1 if whole else grid)
-        n = at[1]
-        commands[at[0]] = A
-        points[n, 0], points[n, 1] = rx, ry
-        points[n + 1, 0], points[n + 1, 1] = turn, (1 if sweep > 0 else 0)
-        points[n + 2, 0], points[n + 2, 1] = qx, qy
-        if whole and rx == ry:
-            dx, dy = float(qx - points[n - 1, 0]), float(qy - points[n - 1, 1])
-            points[n, 0] = points[n, 1] = int(np.sqrt(dx * dx + dy * dy) / 2) - HALF_SHORT
-        at[0] += 1
-        at[1] += 3
+            x, y = on_segment(ARC, row, t0 + (t1 - t0) * k / steps)
+            qx, qy = _units(x, grid), _units(y, grid)
+        _put_arc(commands, points, at, rx, ry, turn, sweep, qx, qy)
+
+
+@inlined
+def _put_arc(commands, points, at, rx, ry, turn, sweep, px, py):  # type: ignore[no-untyped-def]
+    n = at[1]
+    commands[at[0]] = A
+    points[n, 0], points[n, 1] = rx, ry
+    points[n + 1, 0], points[n + 1, 1] = turn, (1 if sweep > 0 else 0)
+    points[n + 2, 0], points[n + 2, 1] = px, py
+    at[0] += 1
+    at[1] += 3
+
+
+@inlined
+def _ellipse(commands, points, at, row, t0, t1, px, py):  # type: ignore[no-untyped-def]
+    """A whole circle or ellipse as two halves that meet across its centre.
+
+    The radii are written a little short of half the chord, in their proportion: SVG enlarges them to fit, so both halves
+    have the chord's middle for their centre.
+    """
+    qx, qy = _units(2 * row[2], 1) - px, _units(2 * row[3], 1) - py
+    dx, dy = 0.5 * (qx - px), 0.5 * (qy - py)
+    c, s = (1.0, 0.0) if row[4] == row[5] else (np.cos(row[6]), np.sin(row[6]))
+    u, w = (dx * c + dy * s) / row[4], (dy * c - dx * s) / row[5]
+    fit = np.sqrt(u * u + w * w)
+    rx = max(int(fit * row[4]) - SHORT, 1)
+    ry = rx if row[4] == row[5] else max(int(rx * row[5] / row[4]), 1)
+    turn = 0 if rx == ry else int(np.floor(np.degrees(row[6]) * 100 + 0.5))
+    sweep = row[7] * (t1 - t0)
+    _put_arc(commands, points, at, rx, ry, turn, sweep, qx, qy)
+    _put_arc(commands, points, at, rx, ry, turn, sweep, px, py)
 
 
 @inlined
@@ -222,8 +243,10 @@ def _draw(commands, points, at, table, k, t0, t1, px, py, grid):  # type: ignore
         _line_to(commands, points, at, px, py)
     elif kind[k] == CUBIC:
         _cubic_to(commands, points, at, segment[k], t0, t1, px, py, grid)
+    elif kind[k] == ELLIPSE and abs(t1 - t0) == 1 and points[at[1] - 1, 0] == px and points[at[1] - 1, 1] == py:
+        _ellipse(commands, points, at, segment[k], t0, t1, px, py)
     else:
-        _arc_to(commands, points, at, kind[k], segment[k], t0, t1, px, py, grid)
+        _arc_to(commands, points, at, segment[k], t0, t1, px, py, grid)
 
 
 @inlined

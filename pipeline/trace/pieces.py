@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.chains import Chains
-from pipeline.trace.cheapest import LINE
+from pipeline.trace.cheapest import ELLIPSE, LINE
 from pipeline.trace.fit import Fitted
 from pipeline.trace.junctions import draw_end, nearest_parameter, on_segment
 from pipeline.trace.planar import PlanarMap
@@ -189,17 +189,18 @@ def _round_ends(first, piece, begin, end, kinds, segments, start, stop, places, 
     x, y = np.empty(len(piece), np.int32), np.empty(len(piece), np.int32)
     start_x, start_y = np.empty(arcs, np.int32), np.empty(arcs, np.int32)
     for a in range(arcs):
+        fine = 1 if start[a] < 0 and kinds[piece[first[a]]] == ELLIPSE else grid
         for i in range(first[a], first[a + 1]):
             if i + 1 == first[a + 1] and stop[a] >= 0:
                 px, py = places[stop[a], 0], places[stop[a], 1]
             else:
                 px, py = on_segment(kinds[piece[i]], segments[piece[i]], end[i])
-            x[i], y[i] = _rounded(px, grid, width), _rounded(py, grid, height)
+            x[i], y[i] = _rounded(px, fine, width), _rounded(py, fine, height)
         if start[a] >= 0:
             px, py = places[start[a], 0], places[start[a], 1]
         else:
             px, py = on_segment(kinds[piece[first[a]]], segments[piece[first[a]]], begin[first[a]])
-        start_x[a], start_y[a] = _rounded(px, grid, width), _rounded(py, grid, height)
+        start_x[a], start_y[a] = _rounded(px, fine, width), _rounded(py, fine, height)
     return x, y, start_x, start_y
 
 
