@@ -58,7 +58,7 @@ def label_maps(wanted: str = "") -> Iterator[LabelMap]:
                 yield _given(labels)
     for picture in pictures():
         for long_side_px in DRAFT_LONG_SIDES_PX:
-            if wanted in (name := f"{picture.name}_{long_side_px}"):
+            if wanted in (name := f"draft_{picture.name}_{long_side_px}"):
                 yield LabelMap(name, "draft", _drafted(picture, long_side_px))
 
 

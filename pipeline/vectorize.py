@@ -68,7 +68,9 @@ def vectorize(
     """
     tracing = _trace(image, options, cancelled)
     certificate = _certify(image, options, tracing) if options.tracer == "livery" else None
-    svg = write_svg(tracing.shapes, image.palette, image.width_px, image.height_px, title=title)
+    svg = write_svg(
+        tracing.shapes, image.palette, image.width_px, image.height_px, title=title, certificate=certificate
+    )
     uses = ink_uses(tracing.shapes)
     warnings = _undrawn(image, uses)
     return Drawing(svg, image.width_px, image.height_px, tracing, certificate, uses, warnings)

@@ -13,20 +13,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.parsers import expat
 
-from pipeline.export.svg import INKSCAPE_NS, SVG_NS
+from pipeline.export.svg import CERTIFICATE_NS, INKSCAPE_NS, PRIMITIVES, SVG_NS
 from pipeline.types import Palette
 
 _DRAWN = frozenset({"path", "circle", "ellipse"})
 _TEXTUAL = frozenset({"title", "desc"})
+_ONCE = frozenset({"metadata", "livery:certificate"})
 _CHILDREN: Mapping[str, frozenset[str]] = {
     "": frozenset({"svg"}),
-    "svg": _DRAWN | _TEXTUAL | {"g"},
+    "svg": _DRAWN | _TEXTUAL | {"g", "metadata"},
     "g": _DRAWN | _TEXTUAL | {"g"},
+    "metadata": frozenset({"livery:certificate"}),
 }
 """The elements, by the element that holds them ("" is the document). All others hold none."""
 
 _NUMBER = r"[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)"
 _LENGTH = r"(?:\d++(?:\.\d++)?+|\.\d++)"
+_PLACE = r"[+-]?(?:\d{1,8}(?:\.\d{1,6})?|\.\d{1,6})"
+_MEASURE = r"(?:\d{1,8}(?:\.\d{1,6})?|\.\d{1,6})"
+_COUNT = r"0|[1-9]\d{0,11}"
 _SIZE = r"[1-9]\d{0,5}"
 _GAP = r"(?:\s++(?:,\s*+)?+|,\s*+)?+"
 
@@ -62,8 +67,20 @@ _ATTRIBUTES: Mapping[str, Mapping[str, re.Pattern[str]]] = {
         },
         "g": {"data-ink": ".*", "inkscape:label": ".*", "inkscape:groupmode": "layer", **_PAINTED},
         "path": {"d": _PATH_DATA, **_PAINTED},
-        "circle": {"cx": _NUMBER, "cy": _NUMBER, "r": _LENGTH, **_PAINTED},
-        "ellipse": {"cx": _NUMBER, "cy": _NUMBER, "rx": _LENGTH, "ry": _LENGTH, **_PAINTED},
+        "circle": {"cx": _PLACE, "cy": _PLACE, "r": _MEASURE, **_PAINTED},
+        "ellipse": {
+            **dict.fromkeys(("cx", "cy"), _PLACE),
+            **dict.fromkeys(("rx", "ry"), _MEASURE),
+            "transform": rf"rotate\({_PLACE} {_PLACE} {_PLACE}\)",
+            **_PAINTED,
+        },
+        "metadata": {},
+        "livery:certificate": {
+            "xmlns:livery": re.escape(CERTIFICATE_NS),
+            **dict.fromkeys(("tolerance_px", "min_feature_px"), _MEASURE),
+            "agreement_pct": r"(?:100\.00|\d{1,2}\.\d\d)",
+            **dict.fromkeys(("nodes", "paths", *PRIMITIVES), _COUNT),
+        },
         "title": {},
         "desc": {},
     }.items()
@@ -75,6 +92,7 @@ _REQUIRED: Mapping[str, frozenset[str]] = {
     "path": frozenset({"d"}),
     "circle": frozenset({"cx", "cy", "r"}),
     "ellipse": frozenset({"cx", "cy", "rx", "ry"}),
+    "livery:certificate": frozenset({"xmlns:livery", "tolerance_px", "agreement_pct", "nodes", "paths"}),
 }
 
 
@@ -117,6 +135,7 @@ class _Auditor:
         self._ink_of = {ink.hex: index for index, ink in enumerate(palette.inks)}
         self._palette = palette
         self._ids: set[str] = set()
+        self._seen: set[str] = set()
         self._open: list[tuple[str, str | None, str]] = [("", None, "none")]  # element, fill, stroke
         self.parser = expat.ParserCreate("UTF-8")
         self.parser.buffer_text = True
@@ -139,10 +158,14 @@ class _Auditor:
         parent, fill, stroke = self._open[-1]
         if element not in _CHILDREN.get(parent, ()):
             self._refuse(f"<{element}> in <{parent}>")
+        if element in _ONCE and element in self._seen:
+            self._refuse(f"<{element}> twice")
+        self._seen.add(element)
         if missing := _REQUIRED.get(element, frozenset()) - attributes.keys():
             self._refuse(f"<{element}> without {min(missing)}")
         for name, value in attributes.items():
             self._attribute(element, name, value)
+        self._pivot(attributes)
         fill, stroke = attributes.get("fill", fill), attributes.get("stroke", stroke)
         if "data-ink" in attributes and (fill not in self._ink_of or self._name(fill) != attributes["data-ink"]):
             self._refuse("data-ink names another ink than fill")
@@ -166,6 +189,12 @@ class _Auditor:
             if value in self._ids:
                 self._refuse(f"id {value!r} twice")
             self._ids.add(value)
+
+    def _pivot(self, attributes: dict[str, str]) -> None:
+        """A turn is about the element's own centre, so that it moves nothing."""
+        turn = attributes.get("transform")
+        if turn is not None and not turn.endswith(f" {attributes['cx']} {attributes['cy']})"):
+            self._refuse(f"transform {turn[:40]!r} about another spot than the centre")
 
     def _name(self, fill: str | None) -> str:
         return self._palette.inks[self._ink_of[fill]].name if fill is not None else ""

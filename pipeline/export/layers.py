@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.export.curves import without_arcs
 from pipeline.types import F64, U8, UNITS_PER_PX, Shape
 
 GRID_CELLS = 128
@@ -39,15 +41,28 @@ class Layer:
     shapes: tuple[Shape, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """A shape's outline of M, L, C and Z, and its points: float64 [N, 2], 1/100 px."""
+
+    commands: str
+    points: F64
+
+
 def ink_layers(shapes: Sequence[Shape]) -> list[Layer]:
     """`shapes` in as few layers as a greedy order finds, to the same effect when painted.
 
-    Each shape that overlaps an earlier one of another ink still comes after it. Overlap is judged on a grid, in which a
-    shape takes every cell that it may touch, so a doubt keeps the order. The greedy order is list scheduling by
-    critical path: of the inks with shapes whose predecessors are all painted, one that can be finished goes first, else
-    the one on which the longest chain of other shapes waits. (To find the fewest layers is NP-hard.)
+    Where each ink's shapes already follow one another, the order stays. Else each shape that overlaps an earlier one of
+    another ink still comes after it. Overlap is judged on a grid, in which a shape takes every cell that it may touch,
+    so a doubt keeps the order. The greedy order is list scheduling by critical path: of the inks with shapes whose
+    predecessors are all painted, one that can be finished goes first, else the one on which the longest chain of other
+    shapes waits. (To find the fewest layers is NP-hard.)
     """
-    after, waiting = _constraints(shapes)
+    runs = [Layer(ink, tuple(run)) for ink, run in groupby(shapes, key=lambda shape: shape.ink)]
+    if len(runs) == len({run.ink for run in runs}):
+        return runs
+    outlines = [_Outline(*without_arcs(shape.commands, shape.points)) for shape in shapes]
+    after, waiting = _constraints(outlines, np.array([shape.ink for shape in shapes]))
     chain = _chains(after)
     left = Counter(shape.ink for shape in shapes)
     ready: dict[int, list[int]] = {}
@@ -74,17 +89,15 @@ def _chains(after: list[list[int]]) -> list[int]:
     return chain
 
 
-def _constraints(shapes: Sequence[Shape]) -> tuple[list[list[int]], list[int]]:
+def _constraints(outlines: list[_Outline], inks: I64) -> tuple[list[list[int]], list[int]]:
     """For each shape the later ones that must stay later, and how many earlier ones it must stay behind."""
     after: list[list[int]] = []
-    waiting = np.zeros(len(shapes), dtype=np.int64)
-    if not shapes:
-        return after, []
-    covers = _covers(shapes)
-    inks = np.array([shape.ink for shape in shapes])
-    low = np.array([shape.points.min(axis=0) for shape in shapes])
-    high = np.array([shape.points.max(axis=0) for shape in shapes]) + UNITS_PER_PX  # they may share a pixel's edge
-    for at in range(len(shapes)):
+    waiting = np.zeros(len(outlines), dtype=np.int64)
+    covers = _covers(outlines)
+    low = np.array([outline.points.min(axis=0) for outline in outlines])
+    high = np.array([outline.points.max(axis=0) for outline in outlines])
+    high += UNITS_PER_PX  # they may share a pixel's edge
+    for at in range(len(outlines)):
         rest = slice(at + 1, None)
         near = (inks[rest] != inks[at]) & (low[rest] <= high[at]).all(axis=1) & (low[at] <= high[rest]).all(axis=1)
         later = at + 1 + np.flatnonzero(near)
@@ -94,18 +107,18 @@ def _constraints(shapes: Sequence[Shape]) -> tuple[list[list[int]], list[int]]:
     return after, waiting.tolist()
 
 
-def _covers(shapes: Sequence[Shape]) -> npt.NDArray[np.uint64]:
+def _covers(outlines: list[_Outline]) -> npt.NDArray[np.uint64]:
     """The cells that each shape may touch, as bits: uint64 [N, words]."""
-    polygons = _polygons(shapes)
+    polygons = _polygons(outlines)
     spots = np.concatenate([polygon for polygons_of_one in polygons for polygon in polygons_of_one])
     origin = np.floor(spots.min(axis=0)).astype(np.int64) - MARGIN_CELLS
     columns, rows = np.ceil(spots.max(axis=0)).astype(np.int64) + MARGIN_CELLS + 1 - origin
-    grid = np.zeros((len(shapes), int(rows), int(columns)), dtype=np.uint8)
+    grid = np.zeros((len(outlines), int(rows), int(columns)), dtype=np.uint8)
     for at, polygons_of_one in enumerate(polygons):
         (x, y), window = _window(polygons_of_one)
         height, width = window.shape
         grid[at, y - origin[1] : y - origin[1] + height, x - origin[0] : x - origin[0] + width] = window
-    bits = np.packbits(grid.reshape(len(shapes), -1), axis=1)
+    bits = np.packbits(grid.reshape(len(outlines), -1), axis=1)
     return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
 
 
@@ -125,15 +138,15 @@ def _window(polygons: list[F64]) -> tuple[I64, U8]:
     return corner, cv2.dilate((window != OUTSIDE).astype(np.uint8), np.ones((3, 3), dtype=np.uint8))
 
 
-def _polygons(shapes: Sequence[Shape]) -> list[list[F64]]:
+def _polygons(outlines: list[_Outline]) -> list[list[F64]]:
     """Each shape's sub-outlines, flattened: float64 [N, 2] each, x and y in cells, whole numbers at cell centres."""
-    commands = np.frombuffer("".join(shape.commands for shape in shapes).encode(), dtype=np.uint8)
-    points = np.concatenate([shape.points for shape in shapes]).astype(np.float64)
+    commands = np.frombuffer("".join(outline.commands for outline in outlines).encode(), dtype=np.uint8)
+    points = np.concatenate([outline.points for outline in outlines])
     cell = max(float(np.ptp(points, axis=0).max()) / GRID_CELLS, UNITS_PER_PX)
     spots, owner = _flattened(commands, points / cell - 0.5)
     starts = np.flatnonzero(commands[owner] == ord("M"))
     pieces = iter(np.split(spots, starts[1:]))
-    return [[next(pieces) for _ in range(shape.commands.count("M"))] for shape in shapes]
+    return [[next(pieces) for _ in range(outline.commands.count("M"))] for outline in outlines]
 
 
 def _flattened(commands: U8, points: F64) -> tuple[F64, I64]:

@@ -1,27 +1,35 @@
 """Shapes as SVG text: the palette's own hex values, one group for each layer of ink, the fewest digits.
 
 The text is a subset of SVG 1.1 (no style, no reference, no script) that `audit_svg` checks word for word. Groups carry
-Inkscape's layer attributes, so an editor or a cutter lists one layer for each group.
+Inkscape's layer attributes, so an editor or a cutter lists one layer for each group. A circle that stands alone is
+written as a circle and an ellipse as an ellipse, which an editor keeps as such.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from decimal import ROUND_DOWN, Decimal
 
 import numpy as np
 
 from pipeline.compiled import inlined, kernel
 from pipeline.export.layers import Layer, ink_layers
-from pipeline.types import Palette, Shape
+from pipeline.types import I32, U8, Certificate, Palette, Shape
 
 SVG_NS = "http://www.w3.org/2000/svg"
 INKSCAPE_NS = "http://www.inkscape.org/namespaces/inkscape"
+CERTIFICATE_NS = "urn:livery:certificate:1"
+PRIMITIVES = ("circles", "ellipses", "arcs", "lines")
 SLUG_CHARS = 40
 
 LONGEST_NUMBER = 13
 """Characters: a space, a sign, eight digits, a point and two more."""
+
+RIGHT_ANGLE = 9000
+"""In 1/100 degree."""
 
 M, L, C, A, Z = (ord(letter) for letter in "MLCAZ")
 
@@ -32,11 +40,27 @@ _ESCAPES = {
 }
 
 
-def write_svg(shapes: Sequence[Shape], palette: Palette, width_px: int, height_px: int, *, title: str) -> str:
+def write_svg(
+    shapes: Sequence[Shape],
+    palette: Palette,
+    width_px: int,
+    height_px: int,
+    *,
+    title: str,
+    certificate: Certificate | None = None,
+) -> str:
     """`shapes`, given in painter's order, as an SVG of `width_px` × `height_px` user units.
 
     Fills are `palette.inks[shape.ink].hex`. Shapes are regrouped where that changes nothing in the picture. The same
     shapes always give the same text.
+
+    Args:
+        shapes: outlines in 1/100 px; a shape that is nothing but the halves of one circle or ellipse becomes
+            `<circle>` or `<ellipse>`, all others are `<path>`.
+        palette: the inks that `shapes` name.
+        width_px, height_px: of the index map.
+        title: the text of `<title>`.
+        certificate: stated in `<metadata>` behind the title, where there is one.
 
     Raises:
         ValueError: the title or a used ink's name holds a character that XML has no way to write.
@@ -47,7 +71,8 @@ def write_svg(shapes: Sequence[Shape], palette: Palette, width_px: int, height_p
         f'<svg xmlns="{SVG_NS}" xmlns:inkscape="{INKSCAPE_NS}" viewBox="0 0 {width_px} {height_px}"'
         f' width="{width_px}" height="{height_px}">'
     )
-    return "\n".join([root, f"<title>{escape(title)}</title>", *groups, "</svg>\n"])
+    stated = [] if certificate is None else [_metadata(certificate)]
+    return "\n".join([root, f"<title>{escape(title)}</title>", *stated, *groups, "</svg>\n"])
 
 
 def escape(text: str) -> str:
@@ -68,13 +93,39 @@ def slug(name: str, otherwise: str) -> str:
     return words if words else otherwise
 
 
+def _metadata(certificate: Certificate) -> str:
+    """The certificate in its own namespace; its agreement is rounded down, so that 100.00 means every pixel."""
+    stated = {
+        "xmlns:livery": CERTIFICATE_NS,
+        "tolerance_px": _decimal(round(1000 * certificate.tolerance_px)),
+        "agreement_pct": f"{Decimal(str(certificate.agreement_pct)).quantize(Decimal('0.01'), ROUND_DOWN)}",
+        "nodes": f"{certificate.nodes}",
+        "paths": f"{certificate.paths}",
+        **{kind: f"{certificate.primitives[kind]}" for kind in PRIMITIVES if kind in certificate.primitives},
+    }
+    if certificate.min_feature_px is not None:
+        stated["min_feature_px"] = _decimal(round(1000 * certificate.min_feature_px))
+    attributes = " ".join(f'{name}="{value}"' for name, value in stated.items())
+    return f"<metadata><livery:certificate {attributes}/></metadata>"
+
+
+def _decimal(thousandths: int) -> str:
+    """The shortest decimal: 50 → ".05", -1500 → "-1.5", 12000 → "12"."""
+    whole, part = divmod(abs(thousandths), 1000)
+    sign = "-" if thousandths < 0 else ""
+    if part == 0:
+        return f"{sign}{whole}"
+    digits = f"{part:03}".rstrip("0")
+    return f"{sign}{whole}.{digits}" if whole > 0 else f"{sign}.{digits}"
+
+
 def _group(layer: Layer, palette: Palette, ids: set[str]) -> str:
     ink = palette.inks[layer.ink]
     name = escape(ink.name)
-    paths = "\n".join(f'<path d="{path_data(shape)}"/>' for shape in layer.shapes)
+    drawn = "\n".join(_element(shape) for shape in layer.shapes)
     return (
         f'<g id="{_new_id(f"ink-{slug(ink.name, ink.hex[1:].lower())}", ids)}" data-ink="{name}"'
-        f' inkscape:groupmode="layer" inkscape:label="{name}" fill="{ink.hex}">\n{paths}\n</g>'
+        f' inkscape:groupmode="layer" inkscape:label="{name}" fill="{ink.hex}">\n{drawn}\n</g>'
     )
 
 
@@ -86,6 +137,52 @@ def _new_id(wanted: str, ids: set[str]) -> str:
         found = f"{wanted}-{number}"
     ids.add(found)
     return found
+
+
+def _element(shape: Shape) -> str:
+    oval = _oval(shape.points) if shape.commands == "MAAZ" else None
+    return f'<path d="{path_data(shape)}"/>' if oval is None else oval
+
+
+def _oval(points: I32) -> str | None:
+    """Two arcs as `<circle>` or `<ellipse>`; None where they are not the halves of one.
+
+    They are if they differ in nothing, come back to their start, and their radii reach no further than half their
+    chord: then SVG enlarges the radii to fit (SVG 1.1, F.6.6), and the centre is the chord's middle, which 1/200 px
+    hold exactly. Radii are given in 1/1000 px: an error of 1/200 px would show in an enlargement's anti-aliasing.
+
+    Args:
+        points: int32 [7, 2], of `MAAZ`, as in `Shape`.
+    """
+    (x0, y0), (rx, ry), (turn, flags), (x1, y1), *second = points.tolist()
+    if second != [[rx, ry], [turn, flags], [x0, y0]] or min(rx, ry) <= 0:
+        return None
+    dx, dy = x1 - x0, y1 - y0
+    centre = _decimal(5 * (x0 + x1)), _decimal(5 * (y0 + y1))
+    if rx != ry:
+        return _ellipse(centre, dx, dy, rx, ry, turn)
+    squared = dx * dx + dy * dy
+    if squared < 4 * rx * rx:
+        return None
+    radius = _decimal((math.isqrt(100 * squared) + 1) // 2)
+    return f'<circle cx="{centre[0]}" cy="{centre[1]}" r="{radius}"/>'
+
+
+def _ellipse(centre: tuple[str, str], dx: int, dy: int, rx: int, ry: int, turn: int) -> str | None:
+    """`<ellipse>` across the chord (dx, dy), turned by 45° at most; None where its radii reach beyond half of it."""
+    quarters = round(turn / RIGHT_ANGLE)
+    turn -= quarters * RIGHT_ANGLE
+    if quarters % 2 == 1:
+        rx, ry = ry, rx
+    angle = math.radians(turn / 100)
+    cos, sin = math.cos(angle), math.sin(angle)
+    reach = math.hypot((dx * cos + dy * sin) / rx, (dy * cos - dx * sin) / ry) / 2
+    if reach < 1:
+        return None
+    cx, cy = centre
+    radii = f'rx="{_decimal(round(10 * rx * reach))}" ry="{_decimal(round(10 * ry * reach))}"'
+    turned = f' transform="rotate({_decimal(10 * turn)} {cx} {cy})"' if turn != 0 else ""
+    return f'<ellipse cx="{cx}" cy="{cy}" {radii}{turned}/>'
 
 
 def path_data(shape: Shape) -> str:
@@ -101,7 +198,7 @@ def path_data(shape: Shape) -> str:
 
 
 @inlined
-def _digits(text, at, value):  # type: ignore[no-untyped-def]
+def _digits(text: U8, at: int, value: int) -> int:
     """Writes the digits of a whole number that is not negative; the place behind them."""
     low = at
     while True:
@@ -116,7 +213,7 @@ def _digits(text, at, value):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _number(text, at, hundredths):  # type: ignore[no-untyped-def]
+def _number(text: U8, at: int, hundredths: int) -> int:
     """Writes the shortest decimal (5 → ".05", -150 → "-1.5", 1200 → "12") behind what it needs to stand apart.
 
     A number needs a space after a number, unless it brings a minus sign, or a point and the one before has its own.
@@ -147,7 +244,7 @@ def _number(text, at, hundredths):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _write_path(commands, points, text):  # type: ignore[no-untyped-def]
+def _write_path(commands: U8, points: I32, text: U8) -> int:
     """The path data of one shape to `text` (uint8); its length."""
     at, n = 0, 0
     px, py, start_x, start_y = 0, 0, 0, 0
@@ -158,7 +255,7 @@ def _write_path(commands, points, text):  # type: ignore[no-untyped-def]
             at += 1
             px, py = start_x, start_y
             continue
-        takes = 3 if command == C or command == A else 1
+        takes = 3 if command in (C, A) else 1
         qx, qy = points[n + takes - 1, 0], points[n + takes - 1, 1]
         letter = command + 32
         if command == L and qx == px:

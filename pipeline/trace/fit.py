@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.compiled import inlined, kernel
-from pipeline.trace.candidates import CORNER, KIND, ON_Y, X, place_nodes
+from pipeline.trace.candidates import CORNER, END, HELD, KIND, ON_Y, VERTEX, X, Y, place_nodes
 from pipeline.trace.chains import Chains
-from pipeline.trace.cheapest import CUBIC, CURVES, ELLIPSE, LINE, SPACING, cheapest, walk_lengths
+from pipeline.trace.cheapest import CUBIC, CURVES, ELLIPSE, LINE, SPACING, STRIDE, cheapest, walk_lengths
 from pipeline.trace.circular import CIRCLE_PX, LEAST_POINTS, closed_conic, find_circles, sweep_about
 from pipeline.trace.nodes import find_corners, smooth_node
 from pipeline.trace.settle import settle
@@ -69,6 +69,15 @@ def _write(nodes, path, kinds, handles, moved, runs, found, low, segments, kind_
 
 
 @inlined
+def _hold_exactly(x, y, low, high, nodes, count):  # type: ignore[no-untyped-def]
+    """Moves nodes to the middle of the points beside them, which no pixel's centre is nearer to than half a crack."""
+    for k in range(count):
+        v = int(nodes[k, VERTEX])
+        if nodes[k, HELD] == 0 and nodes[k, KIND] != END:
+            nodes[k, X], nodes[k, Y] = 0.5 * (x[v - 1] + x[v]), 0.5 * (y[v - 1] + y[v])
+
+
+@inlined
 def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, segments, kind_out, span, turn):  # type: ignore[no-untyped-def]
     """Segments of one chain; their number. `turn` holds its corners."""
     n = high - low
@@ -81,6 +90,8 @@ def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, segme
     nodes = np.empty((2 * n + 4, 10))
     step = int(settings[SPACING]) if n > SHORT else 1
     count = place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, found, step, nodes)
+    if not curves and settings[STRIDE] == 1:
+        _hold_exactly(x, y, low, high, nodes, count)
     if closed:
         nodes[count - 1, X : ON_Y + 1] = nodes[0, X : ON_Y + 1]
         nodes[count - 1, KIND] = max(nodes[count - 1, KIND], nodes[0, KIND])
@@ -105,7 +116,11 @@ def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, segme
         at = back[at]
         path[k] = at
     moved = np.empty((m + 1, 7))
-    settle(x, y, horizontal, bound, nodes, path, kinds, chosen, closed, np.empty(n + 2), moved)
+    if not curves and settings[STRIDE] == 1:
+        for k in range(m + 1):
+            moved[k] = nodes[path[k], X : KIND + 1]
+    else:
+        settle(x, y, horizontal, bound, nodes, path, kinds, chosen, closed, np.empty(n + 2), moved)
     return _write(nodes, path, kinds, chosen, moved, runs, found, low, segments, kind_out, span)
 
 
@@ -207,12 +222,12 @@ class FitOptions:
     Attributes:
         tolerance_px: scales what distance costs; the bounds are given for each point.
         curves: whether there are cubics, arcs and ellipses besides lines.
-        exact: whether every point of a cubic is checked.
+        strict: whether every point of a cubic is checked.
     """
 
     tolerance_px: float
     curves: bool = True
-    exact: bool = False
+    strict: bool = False
 
 
 class Fit:
@@ -227,7 +242,7 @@ class Fit:
         self._chains, self._bounds, self._ends = chains, bounds, ends
         strain = STRAIN_COST * (DEFAULT_TOLERANCE_PX / options.tolerance_px) ** 2.5
         spacing = NODE_SPACING if options.curves else 1
-        self._settings = np.array([spacing, strain, 1 if options.exact else CHECK_STRIDE, options.curves], np.float64)
+        self._settings = np.array([spacing, strain, 1 if options.strict else CHECK_STRIDE, options.curves], np.float64)
         self._segments, self._kinds = np.empty((rows, FIELDS)), np.empty(rows, np.int32)
         self._spans = np.empty((rows, 2), np.int32)
         self._counts, self._starts = np.zeros(count, np.int32), np.zeros(count, np.int32)

@@ -18,6 +18,11 @@ DEPTH, DRIFT, MOST, THIN = range(4)
 how much deeper it may be, px; share of a thin ink's breadth that is kept on both sides."""
 
 REACH_PX = 10.0
+
+END_POINTS = 2
+"""Gates at each end of an open border that begin at the crack itself, and are left out where nothing is in the way: there
+the later ink may begin as a wedge."""
+
 CLEAR_PX = 1.0
 OPEN_END_PX = 2.0
 GRAIN_PX = 0.3
@@ -74,6 +79,8 @@ def set_gates(index, rank_of, mine, trap, x, y, bound, n, closed, gates):  # typ
         reach, met = reach_beneath(index, rank_of, x[i], y[i], nx, ny, mine)
         margin = bound[i] + FAR_MARGIN_PX if met < mine else 0.0
         near = min(trap[DRIFT] * bound[i] + trap[DEPTH], trap[THIN] * reach)
+        if not closed and min(i, n - 1 - i) < END_POINTS:
+            near = 0.0
         far[i] = min(max(reach - margin, (1 - trap[THIN]) * reach), near + trap[MOST])
         gates[i, 0], gates[i, 1], gates[i, 2], gates[i, 3] = near, far[i], nx, ny
     for i in range(1, n):
@@ -216,6 +223,25 @@ def _clear_triangle(index, rank_of, mine, ax, ay, bx, by, cx, cy):  # type: igno
                 high = low - 1
         for column in range(max(int(np.ceil(low)), 0), min(int(np.floor(high)) + 1, index.shape[1])):
             if rank_of[index[row, column]] <= mine:
+                return False
+    return True
+
+
+@inlined
+def clear_ends(index, rank_of, mine, x, y, skip, n, ends, vertices, count):  # type: ignore[no-untyped-def]
+    """Whether only later pixels lie between a hidden border and the first and last `skip` cracks, whose gates it missed."""
+    for end in range(2):
+        px, py = (ends[0], ends[1]) if end == 0 else (ends[2], ends[3])
+        qx, qy = (ends[2], ends[3]) if end == 0 else (ends[0], ends[1])
+        if count > 0:
+            k = 0 if end == 0 else count - 1
+            qx, qy = vertices[k, 0], vertices[k, 1]
+        for i in range(skip):
+            j = i if end == 0 else n - 1 - i
+            onward = j + 1 if end == 0 else j - 1
+            ax, ay = x[j], y[j]
+            bx, by = (x[onward], y[onward]) if i + 1 < skip else (qx, qy)
+            if not _clear_triangle(index, rank_of, mine, px, py, ax, ay, bx, by):
                 return False
     return True
 

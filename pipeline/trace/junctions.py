@@ -14,9 +14,6 @@ from pipeline.trace.conics import solve
 from pipeline.trace.cheapest import ARC, CUBIC, ELLIPSE, LINE
 from pipeline.trace.nodes import end_line
 
-MOST_SHIFT_PX = 0.9
-"""How far a junction may lie from the crack vertex."""
-
 PULL = 0.05
 """Weight of the crack vertex beside the lines of the arcs, each of which has weight 1."""
 
@@ -27,7 +24,7 @@ SAMPLES = 12
 
 
 @kernel
-def place_junctions(plane_x, plane_y, width, height, ends, end_points, passing, out):  # type: ignore[no-untyped-def]
+def place_junctions(plane_x, plane_y, width, height, ends, end_points, passing, most_shift_px, out):  # type: ignore[no-untyped-def]
     """The place of each junction, float64 [J, 2] to `out`, px.
 
     Args:
@@ -36,6 +33,7 @@ def place_junctions(plane_x, plane_y, width, height, ends, end_points, passing, 
         ends: int32 [J, 4], arc ends (2 × arc, plus 1 for the last vertex) by the direction in which they leave, or -1.
         end_points: x2, y2 and first point of each arc's points, in the arc's own order.
         passing: bool [2 A], whether the arc end goes on through the junction.
+        most_shift_px: how far a junction may lie from its crack vertex.
     """
     x2, y2, arc_point = end_points
     m, v, line = np.zeros((2, 2)), np.zeros(2), np.empty(4)
@@ -66,7 +64,7 @@ def place_junctions(plane_x, plane_y, width, height, ends, end_points, passing, 
         if not solve(m, v, 2):
             v[:] = 0.0
         far = np.sqrt(v[0] ** 2 + v[1] ** 2)
-        scale = min(1.0, MOST_SHIFT_PX / max(far, 1e-9))
+        scale = min(1.0, most_shift_px / max(far, 1e-9))
         out[j, 0] = jx if on_x else jx + scale * v[0]
         out[j, 1] = jy if on_y else jy + scale * v[1]
 

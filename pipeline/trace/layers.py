@@ -13,13 +13,10 @@ import numpy as np
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.cheapest import ARC, CUBIC, ELLIPSE, LINE
-from pipeline.trace.hidden import MOST, REACH_PX, set_gates, shorten, stab
+from pipeline.trace.hidden import END_POINTS, MOST, REACH_PX, clear_ends, set_gates, shorten, stab
 from pipeline.trace.junctions import on_segment
 
 OUT, EXACT, HIDDEN = 0, 1, 2
-
-END_POINTS = 2
-"""Gates that a hidden border may miss at each end, where the later ink begins as a wedge."""
 
 STRAIGHT_PX = 0.04
 """A curve whose handles lie no further from its chord is written as a line."""
@@ -312,8 +309,10 @@ def _hidden(commands, points, at, below, ring, low, high, reverse_in, tracks, sx
         px, py = 0.5 * (gates[0, 0] + gates[0, 2]), 0.5 * (gates[0, 1] + gates[0, 3])
         qx, qy = px, py
         _put(commands, points, at, M, 1, _units(px, grid), _units(py, grid))
-    skip = 1 if closed else min(END_POINTS, (n - 1) // 2)
-    count = stab(gates, skip, n if closed else n - skip, px, py, qx, qy, vertices)
+    skip = 0 if closed else min(END_POINTS, (n - 1) // 2)
+    count = stab(gates, 1 if closed else skip, n - skip, px, py, qx, qy, vertices)
+    if skip > 0 and not clear_ends(index, rank_of, mine, x, y, skip, n, (px, py, qx, qy), vertices, count):
+        count = stab(gates, 0, n, px, py, qx, qy, vertices)
     if closed:
         vertices[count, 0], vertices[count, 1] = px, py
         count += 1
@@ -337,16 +336,33 @@ def _arc_start(table, arc, reverse):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _turned(ring, low, high, border):  # type: ignore[no-untyped-def]
-    """Turns a ring so that it begins where an exact border follows a hidden one, if it has both."""
-    n = high - low
+def _find_crossings(ring, count, reverse_in, start, stop, junction_ends, out):  # type: ignore[no-untyped-def]
+    """Whether each border arc, walked with the inside to the left, begins at a junction of four arcs, to `out` by arc.
+
+    There a region may touch the border in that one place, so no hidden border may take a short cut past it.
+    """
+    for i in range(count):
+        arc = ring[i]
+        at = stop[arc] if reverse_in[arc] else start[arc]
+        out[arc] = at >= 0 and junction_ends[at].min() >= 0
+
+
+@inlined
+def _turned(ring, low, high, border, crossing):  # type: ignore[no-untyped-def]
+    """Turns a ring so that it begins where an exact border follows a hidden one, or else at a crossing."""
+    n, first = high - low, -1
     for i in range(n):
         if border[ring[low + i]] == EXACT and border[ring[low + (i - 1) % n]] == HIDDEN:
-            turned = np.empty(n, np.int32)
-            for j in range(n):
-                turned[j] = ring[low + (i + j) % n]
-            ring[low:high] = turned
-            return
+            first = i
+            break
+        if first < 0 and crossing[ring[low + i]]:
+            first = i
+    if first <= 0:
+        return
+    turned = np.empty(n, np.int32)
+    for j in range(n):
+        turned[j] = ring[low + (first + j) % n]
+    ring[low:high] = turned
 
 
 @inlined
@@ -394,9 +410,9 @@ def _rings_of_parts(border, inside, left, right, ring, first, rings, out):  # ty
 
 
 @inlined
-def _draw_ring(commands, points, at, below, table, ring, low, high, border, reverse_in, tracks, merge, grid):  # type: ignore[no-untyped-def]
+def _draw_ring(commands, points, at, below, table, ring, low, high, border, crossing, reverse_in, tracks, merge, grid):  # type: ignore[no-untyped-def]
     began = at.copy()
-    if border[ring[low]] == HIDDEN:
+    if border[ring[low]] == HIDDEN and not crossing[ring[low]]:
         _hidden(commands, points, at, below, ring, low, high, reverse_in, tracks, 0, 0, 0, 0, True, grid)
         _close(commands, points, at, began)
         return
@@ -404,15 +420,15 @@ def _draw_ring(commands, points, at, below, table, ring, low, high, border, reve
     _put(commands, points, at, M, 1, sx, sy)
     i = low
     while i < high:
-        j = i
-        while j < high and border[ring[j]] == border[ring[i]]:
+        hidden, j = border[ring[i]] == HIDDEN, i + 1
+        while j < high and border[ring[j]] == border[ring[i]] and not (hidden and crossing[ring[j]]):
             j += 1
-        if border[ring[i]] == EXACT:
-            _exact(commands, points, at, table, ring, i, j, reverse_in, merge, grid)
-        else:
+        if hidden:
             px, py = points[at[1] - 1, 0], points[at[1] - 1, 1]
             ex, ey = (sx, sy) if j == high else _arc_start(table, ring[j], reverse_in[ring[j]])
             _hidden(commands, points, at, below, ring, i, j, reverse_in, tracks, px, py, ex, ey, False, grid)
+        else:
+            _exact(commands, points, at, table, ring, i, j, reverse_in, merge, grid)
         i = j
     _close(commands, points, at, began)
 
@@ -446,6 +462,8 @@ def draw_layer(below, rank, inside, hides, merge, plane, junction_ends, table, t
         reverse_in[a] = not (left[a] >= 0 and inside[left[a]])
     ring, first = np.empty(arcs, np.int32), np.empty(arcs + 1, np.int32)
     rings = _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, ring, first)
+    crossing = np.zeros(arcs, np.bool_)
+    _find_crossings(ring, first[rings], reverse_in, start, stop, junction_ends, crossing)
     many = np.empty(rings, np.int32)
     _rings_of_parts(border, inside, left, right, ring, first, rings, many)
     at = np.zeros(2, np.int64)
@@ -454,8 +472,8 @@ def draw_layer(below, rank, inside, hides, merge, plane, junction_ends, table, t
         arc = ring[low]
         whole = high - low == 1 and border[arc] == EXACT and table[0][table[3][table[2][arc]]] == ELLIPSE
         alone[r] = whole and many[r] == 1
-        _turned(ring, low, high, border)
-        _draw_ring(commands, points, at, below, table, ring, low, high, border, reverse_in, tracks, merge, grid)
+        _turned(ring, low, high, border, crossing)
+        _draw_ring(commands, points, at, below, table, ring, low, high, border, crossing, reverse_in, tracks, merge, grid)
         ends[r, 0], ends[r, 1] = at[0], at[1]
     return rings
 

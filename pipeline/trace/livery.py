@@ -6,6 +6,7 @@ the layers beneath end in hidden polylines. So there is no seam, no second copy 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +29,14 @@ from pipeline.trace.planar import PlanarMap, planar_map
 from pipeline.trace.raster import paint
 from pipeline.types import F64, I32, OUTSIDE, U8, UNPAINTED, Edge, IndexMap, Palette, Shape, Tracing
 
-EXACT_TOLERANCE_PX = 0.5
-"""From here down every pixel keeps its ink."""
+STRICT_TOLERANCE_PX = 0.5
+"""From here down every pixel shows its own ink."""
 
-ROUNDING_PX = 0.02
-"""What is kept of an exact tolerance for the rounding of points."""
+STRICT_SHIFT_PX, MOST_SHIFT_PX = 0.45, 0.9
+"""How far a junction may lie from its crack vertex."""
+
+STRICT_SHARE = 0.96
+"""What a strict trace makes use of its tolerance: the rest is for rounding, and for how a curve's distance is taken."""
 
 COARSE_GRID, FINE_GRID = 5, 2
 """1/100 px: digits that a tolerance of FINE_BELOW_PX and more does without, and those of a finer one."""
@@ -45,8 +49,8 @@ TRAP = (0.75, 0.6, 1e9, 0.25)
 PLATE_TRAP = (0.0, 0.5, 0.5)
 """Of separations, behind their depth."""
 
-REPAIRS = 3
-"""Rounds in which an exact drawing is compared with its map before all of its arcs follow their cracks."""
+MOST_REACH_PX = 4
+"""How far from a wrong pixel curves are given up before borders are drawn that were hidden."""
 
 LEAST_LINE_POINTS = 8
 """Cracks that a line must cover to be counted among the primitives."""
@@ -59,8 +63,8 @@ class TraceOptions:
     """How a map is traced.
 
     Attributes:
-        tolerance_px: how far a curve may pass the middle of a crack, measured along the dual segment. At 0.5 every pixel
-            keeps its ink.
+        tolerance_px: how far a curve may pass the middle of a crack, measured along the dual segment. At 0.5 and less
+            every pixel's centre shows its own ink.
         stacking: `stacked` layers overlap, `abutting` ones meet.
         curves: whether there are curves besides straight lines.
         edges: whether `Tracing.edges` are wanted.
@@ -70,6 +74,11 @@ class TraceOptions:
     stacking: Literal["stacked", "abutting"] = "stacked"
     curves: bool = True
     edges: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """Whether each pixel counts: every point of a curve is checked, and junctions stay by their vertices."""
+        return self.tolerance_px <= STRICT_TOLERANCE_PX
 
 
 def trace(
@@ -91,7 +100,7 @@ def trace(
     stacked = options.stacking == "stacked"
     style = _Style(own=not stacked, hides=stacked, trap=TRAP)
     table = fitted.table
-    if options.tolerance_px <= EXACT_TOLERANCE_PX:
+    if options.strict:
         table, shapes = _exact(image, fitted, style, watch)
     else:
         shapes = _draw(fitted, table, style, watch)
@@ -179,23 +188,36 @@ class _Watch:
 def _fitted(image: IndexMap, options: TraceOptions, watch: _Watch) -> _Map:
     watch()
     index = np.ascontiguousarray(image.index)
-    exact = options.tolerance_px <= EXACT_TOLERANCE_PX
-    tolerance_px = EXACT_TOLERANCE_PX - ROUNDING_PX if exact else options.tolerance_px
+    tolerance_px = options.tolerance_px * (STRICT_SHARE if options.strict else 1)
     plane = planar_map(index)
     watch()
     chains = join_arcs(plane)
     bounds = tolerances(index, chains, tolerance_px)
     ends = _list_ends(plane)
-    places = _places(plane, chains, ends)
-    fit = Fit(chains, bounds, _ends_of_chains(plane, chains, places), FitOptions(tolerance_px, options.curves, exact))
     order: list[int] = []
-    stop = np.zeros(1, np.uint8)
-    batches = [partial(fit.run, batch, stop) for batch in range(fit.BATCHES)]
-    watched([lambda: order.extend(paint_order(plane)), *batches], watch, stop)
-    curves = fit.result()
+    fit = FitOptions(tolerance_px, options.curves, options.strict)
     grid = FINE_GRID if tolerance_px < FINE_BELOW_PX else COARSE_GRID
+    places = _places(plane, chains, ends, options.strict)
+    curves = _fit(plane, chains, bounds, places, fit, watch, lambda: order.extend(paint_order(plane)))
     table = cut_arcs(plane, chains, curves, places, grid)
     return _Map(index, plane, chains, bounds, ends, curves, table, order, grid)
+
+
+def _fit(
+    plane: PlanarMap,
+    chains: Chains,
+    bounds: F64,
+    places: F64,
+    options: FitOptions,
+    watch: _Watch,
+    beside: Callable[[], None] | None = None,
+) -> Fitted:
+    """Curves through all chains, on all threads; `beside` is run with them."""
+    fit = Fit(chains, bounds, _ends_of_chains(plane, chains, places), options)
+    stop = np.zeros(1, np.uint8)
+    batches = [partial(fit.run, batch, stop) for batch in range(fit.BATCHES)]
+    watched([*([] if beside is None else [beside]), *batches], watch, stop)
+    return fit.result()
 
 
 def _list_ends(plane: PlanarMap) -> _Ends:
@@ -222,8 +244,8 @@ def _list_directions(first, xs, ys, start, end, by_junction, leave, arrive):  # 
                 by_junction[junction, direction] = 2 * a + side
 
 
-def _places(plane: PlanarMap, chains: Chains, ends: _Ends) -> F64:
-    """float64 [J, 2], px: where the junctions lie before the fit."""
+def _places(plane: PlanarMap, chains: Chains, ends: _Ends, strict: bool) -> F64:
+    """float64 [J, 2], px: where the junctions lie before the fit; nearer to their crack vertices where the trace is `strict`."""
     places = np.zeros((len(plane.junction_x), 2))
     tracks = (chains.x2, chains.y2, chains.arc_point)
     place_junctions(
@@ -234,6 +256,7 @@ def _places(plane: PlanarMap, chains: Chains, ends: _Ends) -> F64:
         ends.by_junction,
         tracks,
         chains.onward >= 0,
+        STRICT_SHIFT_PX if strict else MOST_SHIFT_PX,
         places,
     )
     return places
@@ -308,32 +331,39 @@ def _shapes(ink: int, commands: U8, points: I32, ends: I32, alone: Flags) -> lis
 
 
 def _exact(image: IndexMap, fitted: _Map, style: _Style, watch: _Watch) -> tuple[ArcTable, tuple[Shape, ...]]:
-    """Layers that show every pixel in its own ink: arcs beside a pixel that differs are made to follow their cracks."""
-    table, cracked = fitted.table, np.zeros(fitted.plane.arcs, np.bool_)
-    for _ in range(REPAIRS):
+    """Layers that show every pixel in its own ink: curves beside one that differs give way to the middles of the cracks.
+
+    If that does not end it, no border is hidden, and at last no curve is left: nothing can differ then.
+    """
+    plane, chains, table = fitted.plane, fitted.chains, fitted.table
+    rows, pinned, reach_px = np.zeros(len(chains.x2), np.bool_), np.zeros(len(plane.junction_x), np.bool_), 1
+    while True:
         shapes = _draw(fitted, table, style, watch)
         wrong = paint(shapes, image.width_px, image.height_px) != image.index
-        if not wrong.any():
+        if not wrong.any() or rows.all():
             return table, shapes
-        _mark_beside(wrong, fitted.chains.arc_point, fitted.chains.x2, fitted.chains.y2, cracked)
-        table = with_cracks(fitted.table, fitted.plane, cracked)
-        watch()
-    table = with_cracks(fitted.table, fitted.plane, np.ones_like(cracked))
-    return table, _draw(fitted, table, _Style(style.own, hides=False, trap=style.trap), watch)
+        before = int(rows.sum()) + int(pinned.sum())
+        _mark_beside(wrong, 2 * plane.junction_x, 2 * plane.junction_y, reach_px, pinned)
+        _mark_beside(wrong, chains.x2, chains.y2, reach_px, rows)
+        if int(rows.sum()) + int(pinned.sum()) == before:
+            reach_px += 1
+        if reach_px > MOST_REACH_PX:
+            if not style.hides:
+                rows[:], pinned[:] = True, True
+            style = dataclasses.replace(style, hides=False)
+            reach_px = 1
+        table = with_cracks(fitted.table, plane, chains, fitted.curves, rows, pinned)
 
 
 @kernel
-def _mark_beside(wrong, arc_point, x2, y2, out):  # type: ignore[no-untyped-def]
-    """Marks the arcs that pass within two pixels of a wrong one."""
+def _mark_beside(wrong, x2, y2, reach, out):  # type: ignore[no-untyped-def]
+    """Marks the places (in half pixels) that lie within `reach` pixels of a wrong one."""
     height, width = wrong.shape
-    for a in range(len(out)):
-        for i in range(arc_point[a], arc_point[a + 1]):
-            x, y = x2[i] // 2, y2[i] // 2
-            for v in range(max(y - 2, 0), min(y + 2, height)):
-                for u in range(max(x - 2, 0), min(x + 2, width)):
-                    out[a] = out[a] or wrong[v, u]
-            if out[a]:
-                break
+    for i in range(len(out)):
+        x, y = x2[i] // 2, y2[i] // 2
+        for v in range(max(y - reach, 0), min(y + reach, height)):
+            for u in range(max(x - reach, 0), min(x + reach, width)):
+                out[i] = out[i] or wrong[v, u]
 
 
 def _edges(fitted: _Map, table: ArcTable) -> tuple[Edge, ...]:

@@ -19,6 +19,8 @@ from pipeline.trace.junctions import draw_end, nearest_parameter, on_segment
 from pipeline.trace.planar import PlanarMap
 from pipeline.types import F64, I32
 
+Flags = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True)
 class ArcTable:
@@ -204,47 +206,118 @@ def _round_ends(first, piece, begin, end, kinds, segments, start, stop, places, 
     return x, y, start_x, start_y
 
 
-def with_cracks(table: ArcTable, plane: PlanarMap, cracked: npt.NDArray[np.bool_]) -> ArcTable:
-    """`table`, but the arcs of `cracked` (bool [A]) follow their cracks; other arcs that meet them end on the crack vertex."""
-    walks = (plane.first, plane.x, plane.y, plane.start, plane.end, plane.junction_x, plane.junction_y)
-    return ArcTable(*_follow_cracks(table.fields, walks, cracked))
+@kernel
+def segment_of_rows(layout, point, spans, first_segment, starts, out):  # type: ignore[no-untyped-def]
+    """The segment that passes each point, by the rows of `Chains.x2`, to `out` (int32 [P])."""
+    point_first, closed = layout
+    for c in range(len(closed)):
+        n, k = point_first[c + 1] - point_first[c], first_segment[c]
+        for v in range(n):
+            while spans[k, 1] <= v:
+                k += 1
+            out[point[point_first[c] + (v + starts[c]) % n]] = k
+
+
+def with_cracks(
+    table: ArcTable, plane: PlanarMap, chains: Chains, curves: Fitted, rows: Flags, pinned: Flags
+) -> ArcTable:
+    """`table`, but curves that pass certain points run through the middles of their cracks.
+
+    Args:
+        table, plane, chains, curves: a map's.
+        rows: bool [P], by the rows of `chains.x2`: the pieces that pass these points are replaced.
+        pinned: bool [J]: arcs that end at these junctions end on the crack vertex, and their last piece is replaced.
+    """
+    segment = np.empty(len(chains.x2), np.int32)
+    layout = (chains.point_first, chains.closed)
+    segment_of_rows(layout, chains.point, curves.spans, curves.first, curves.starts, segment)
+    offset = np.zeros(plane.arcs, np.int32)
+    loops = chains.closed & (np.diff(chains.first) == 1)
+    offset[chains.arc[chains.first[:-1][loops]]] = curves.starts[loops]
+    walks = (plane.start, plane.end, plane.junction_x, plane.junction_y, chains.arc_point, chains.x2, chains.y2, offset)
+    return ArcTable(*_follow_cracks(table.fields, walks, segment, rows, pinned))
+
+
+@inlined
+def _through(row, x2, y2, piece, begin, end, x, y, at, low, line):  # type: ignore[no-untyped-def]
+    """A line to the middle of a crack, or a longer last line where it lies on the same one; the pieces so far."""
+    px, py = 50 * x2[row], 50 * y2[row]
+    if at - low >= 2 and piece[at - 1] == line and piece[at - 2] == line:
+        ux, uy, vx, vy = x[at - 1] - x[at - 2], y[at - 1] - y[at - 2], px - x[at - 1], py - y[at - 1]
+        if ux * vy == uy * vx and ux * vx + uy * vy > 0:
+            x[at - 1], y[at - 1] = px, py
+            return at
+    piece[at], begin[at], end[at], x[at], y[at] = line, 0.0, 1.0, px, py
+    return at + 1
+
+
+@inlined
+def _bad_runs(segment, rows, low, n, turn, first_bad, last_bad, bad):  # type: ignore[no-untyped-def]
+    """Which runs of one segment along an arc hold a bad point, to bad[0:runs]; the number of runs."""
+    runs = 0
+    for i in range(n):
+        row = low + (i + turn) % n
+        if i == 0 or segment[row] != segment[low + (i - 1 + turn) % n]:
+            bad[runs] = False
+            runs += 1
+        bad[runs - 1] = bad[runs - 1] or rows[row]
+    bad[0] = bad[0] or first_bad
+    bad[runs - 1] = bad[runs - 1] or last_bad
+    return runs
 
 
 @kernel
-def _follow_cracks(table, walks, cracked):  # type: ignore[no-untyped-def]
-    kind, segment, first, piece, begin, end, x, y, start_x, start_y = table
-    walk, wx, wy, start, stop, jx, jy = walks
-    arcs = len(start)
-    pinned = np.zeros(len(jx), np.bool_)
-    first2 = np.zeros(arcs + 1, np.int32)
-    for a in range(arcs):
-        first2[a + 1] = first2[a] + (walk[a + 1] - walk[a] - 1 if cracked[a] else first[a + 1] - first[a])
-        if cracked[a] and start[a] >= 0:
-            pinned[start[a]], pinned[stop[a]] = True, True
-    total, new = first2[arcs], 0
-    for a in range(arcs):
-        new += walk[a + 1] - walk[a] - 1 if cracked[a] else 0
-    kind2, segment2 = np.empty(len(kind) + new, np.int32), np.zeros((len(kind) + new, segment.shape[1]))
-    kind2[: len(kind)], segment2[: len(kind)] = kind, segment
-    piece2, begin2, end2 = np.empty(total, np.int32), np.zeros(total), np.ones(total)
-    x2, y2 = np.empty(total, np.int32), np.empty(total, np.int32)
+def _follow_cracks(table, walks, segment, rows, pinned):  # type: ignore[no-untyped-def]
+    kind, curve, first, piece, begin, end, x, y, start_x, start_y = table
+    start, stop, jx, jy, arc_point, x2, y2, offset = walks
+    arcs, line = len(start), len(kind)
+    kind2, curve2 = np.empty(line + 1, np.int32), np.zeros((line + 1, curve.shape[1]))
+    kind2[:line], curve2[:line], kind2[line] = kind, curve, LINE
+    most = len(piece) + len(rows) + 2 * arcs
+    first2, piece2 = np.zeros(arcs + 1, np.int32), np.empty(most, np.int32)
+    begin2, end2 = np.empty(most), np.empty(most)
+    xs, ys = np.empty(most, np.int32), np.empty(most, np.int32)
     start_x2, start_y2 = start_x.copy(), start_y.copy()
-    row = len(kind)
+    bad = np.empty(len(rows) + 1, np.bool_)
+    at = 0
     for a in range(arcs):
-        n = first2[a]
-        if cracked[a]:
-            start_x2[a], start_y2[a] = 100 * wx[walk[a]], 100 * wy[walk[a]]
-            for i in range(walk[a], walk[a + 1] - 1):
-                kind2[row] = LINE
-                segment2[row, 0], segment2[row, 1], segment2[row, 2], segment2[row, 3] = wx[i], wy[i], wx[i + 1], wy[i + 1]
-                piece2[n], x2[n], y2[n] = row, 100 * wx[i + 1], 100 * wy[i + 1]
-                n, row = n + 1, row + 1
-            continue
-        for i in range(first[a], first[a + 1]):
-            piece2[n], begin2[n], end2[n], x2[n], y2[n] = piece[i], begin[i], end[i], x[i], y[i]
-            n += 1
-        if start[a] >= 0 and pinned[start[a]]:
+        low, n, turn, lowest = arc_point[a], arc_point[a + 1] - arc_point[a], offset[a], at
+        pin_start, pin_stop = start[a] >= 0 and pinned[start[a]], stop[a] >= 0 and pinned[stop[a]]
+        runs = _bad_runs(segment, rows, low, n, turn, pin_start, pin_stop, bad)
+        matched = runs == first[a + 1] - first[a]
+        whole = not matched and bad[:runs].any()
+        if pin_start:
             start_x2[a], start_y2[a] = 100 * jx[start[a]], 100 * jy[start[a]]
-        if stop[a] >= 0 and pinned[stop[a]]:
-            x2[n - 1], y2[n - 1] = 100 * jx[stop[a]], 100 * jy[stop[a]]
-    return kind2, segment2, first2, piece2, begin2, end2, x2, y2, start_x2, start_y2
+        elif start[a] < 0 and (whole or (matched and bad[0])):
+            start_x2[a], start_y2[a] = 50 * x2[low + turn % n], 50 * y2[low + turn % n]
+        run = 0
+        for i in range(n if matched or whole else 0):
+            row = low + (i + turn) % n
+            last = i + 1 == n
+            if whole or bad[run]:
+                at = _through(row, x2, y2, piece2, begin2, end2, xs, ys, at, lowest, line)
+            ends = last or segment[low + (i + 1 + turn) % n] != segment[row]
+            if not whole and ends and not (bad[run] and not last and bad[run + 1]):
+                k = first[a] + run
+                piece2[at] = line if bad[run] else piece[k]
+                begin2[at], end2[at] = (0.0, 1.0) if bad[run] else (begin[k], end[k])
+                xs[at], ys[at] = x[k], y[k]
+                at += 1
+            run += ends
+        if not matched and not whole:
+            for k in range(first[a], first[a + 1]):
+                piece2[at], begin2[at], end2[at], xs[at], ys[at] = piece[k], begin[k], end[k], x[k], y[k]
+                at += 1
+        if whole:
+            k = first[a + 1] - 1
+            piece2[at], begin2[at], end2[at], xs[at], ys[at] = line, 0.0, 1.0, x[k], y[k]
+            at += 1
+        if pin_stop:
+            xs[at - 1], ys[at - 1] = 100 * jx[stop[a]], 100 * jy[stop[a]]
+        elif start[a] < 0 and (whole or (matched and bad[runs - 1])):
+            xs[at - 1], ys[at - 1] = start_x2[a], start_y2[a]
+        first2[a + 1] = at
+    return (
+        kind2, curve2, first2, piece2[:at].copy(), begin2[:at].copy(), end2[:at].copy(), xs[:at].copy(), ys[:at].copy(),
+        start_x2, start_y2,
+    )  # fmt: skip
