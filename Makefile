@@ -27,6 +27,7 @@ test: $(DEV) kernels
 	$(BIN)/python -m pytest
 
 bench: $(DEV) kernels
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 
 lint: $(DEV)

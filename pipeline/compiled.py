@@ -59,7 +59,9 @@ def kernel(function: F) -> F:
 
 def inlined(function: F) -> F:
     """A small function that only kernels call: compiled into them, so it needs no cache of its own."""
-    return numba.njit(nogil=True, fastmath=False, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)  # type: ignore[no-any-return]
+    return numba.njit(  # type: ignore[no-any-return]
+        nogil=True, fastmath=False, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
 
 
 def thread_count() -> int:
@@ -97,17 +99,16 @@ def watched(jobs: Sequence[Callable[[], T]], watch: Callable[[], None], stop: np
     """
     pool = _pool(thread_count())
     running = [pool.submit(job) for job in jobs]
+    pending = set(running)
     try:
-        pending = set(running)
         while pending:
             watch()
             done, pending = wait(pending, timeout=WATCH_S, return_when=FIRST_EXCEPTION)
             for ended in done:
                 ended.result()
-    except BaseException:
-        stop[0] = 1
-        for job in running:
+    finally:
+        stop[0] = bool(pending)
+        for job in pending:
             job.cancel()
-        wait(running)
-        raise
+        wait(pending)
     return [job.result() for job in running]

@@ -171,7 +171,7 @@ def test_every_requirement_is_pinned() -> None:
         assert re.fullmatch(r"==\d+(\.\d+)+", versions), name
 
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "pydantic_core": "pydantic"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "pydantic_core": "pydantic", "skia": "skia-python"}
 
 
 def test_every_import_is_a_requirement() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.export.layers import ink_layers
+from pipeline.trace.raster import paint
 from pipeline.types import U8, Shape
 
 FRAME_PX = 64
@@ -84,6 +85,61 @@ def test_the_belly_of_a_curve_counts() -> None:
     arch = Shape(0, "MCZ", np.array([[0, 6000], [0, -1800], [6000, -1800], [6000, 6000]], dtype=np.int32))
     order = [layer.ink for layer in ink_layers([box(1, 28, 1, 32, 3), arch, box(1, 28, 1, 32, 3)])]
     assert order == [1, 0, 1]
+
+
+def test_the_belly_of_an_arc_counts() -> None:
+    """Half a circle that reaches the box only by its shoulder."""
+    arch = Shape(0, "MAZ", np.array([[200, 6000], [3000, 3000], [0, 1], [6200, 6000]], dtype=np.int32))
+    order = [layer.ink for layer in ink_layers([box(1, 52, 38, 54, 40), arch, box(1, 52, 38, 54, 40)])]
+    assert order == [1, 0, 1]
+    beside = [layer.ink for layer in ink_layers([box(1, 2, 30, 4, 32), arch, box(1, 2, 30, 4, 32)])]
+    assert beside == [1, 0]
+
+
+def test_radii_and_turns_of_an_arc_are_no_spots() -> None:
+    """A circle far from the corner, though its radii, turn and flags read as spots would draw it there."""
+    arc = [[400, 400], [0, 1]]
+    circle = Shape(0, "MAAZ", np.array([[5000, 5000], *arc, [5800, 5000], *arc, [5000, 5000]], dtype=np.int32))
+    near = box(1, 12, 12, 18, 18)
+    assert [layer.ink for layer in ink_layers([near, circle, near])] == [1, 0]
+    assert [layer.ink for layer in ink_layers([circle, near, circle])] == [0, 1]
+
+
+def oval(ink: int, x_px: float, y_px: float, rx_px: float, ry_px: float, turn_deg: float) -> Shape:
+    """An ellipse from vertex to vertex and back."""
+    along = rx_px * np.array([np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))])
+    spots = [np.array([x_px, y_px]) + side * along for side in (-1, 1, -1)]
+    arc = [[100 * rx_px - 1, 100 * ry_px], [100 * turn_deg, 1]]
+    points = [100 * spots[0], *arc, 100 * spots[1], *arc, 100 * spots[2]]
+    return Shape(ink, "MAAZ", np.rint(np.array(points)).astype(np.int32))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_circles_and_ellipses_keep_the_picture_too(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = []
+    for _ in range(60):
+        x, y = (rng.random(2) * FRAME_PX).tolist()
+        rx, ry = (1 + rng.random(2) * rng.choice([2, 9])).tolist()
+        kind = rng.integers(3)
+        ink = int(rng.integers(4))
+        shapes.append(box(ink, x, y, x + rx, y + ry) if kind == 0 else oval(ink, x, y, rx, ry, 180 * rng.random()))
+    layers = ink_layers(shapes)
+    regrouped = [shape for layer in layers for shape in layer.shapes]
+    assert sorted(map(id, regrouped)) == sorted(map(id, shapes))
+    assert np.array_equal(paint(regrouped, FRAME_PX, FRAME_PX), paint(shapes, FRAME_PX, FRAME_PX))
+    assert len(layers) < 1 + sum(a.ink != b.ink for a, b in pairwise(shapes))
+
+
+def test_inks_that_are_not_mixed_keep_their_order() -> None:
+    shapes = [box(2, 0, 0, 9, 9), box(2, 20, 0, 29, 9), box(0, 40, 0, 49, 9), box(1, 0, 40, 9, 49)]
+    layers = ink_layers(shapes)
+    assert [layer.ink for layer in layers] == [2, 0, 1]
+    assert [list(map(id, layer.shapes)) for layer in layers] == [
+        [id(shapes[0]), id(shapes[1])],
+        [id(shapes[2])],
+        [id(shapes[3])],
+    ]
 
 
 def test_what_lies_in_a_hole_counts_as_covered() -> None:

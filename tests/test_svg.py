@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import itertools
 import math
 import random
 import re
@@ -24,14 +23,19 @@ from pipeline.vectorize import VectorizeOptions, vectorize
 
 PALETTE = Palette((Ink("#000000", "black"), Ink("#FFFFFF", "white"), Ink("#C8262B", "red")))
 ZOOM = 4
-FINE = 16
+FINE = 8
 CERTIFICATE = Certificate(0.8, 99.3199, 3120, 23, {"lines": 7, "arcs": 4, "ellipses": 2, "circles": 3})
 
 
 def halves(
-    centre_px: tuple[float, float], radii_px: tuple[float, float], turn_deg: float, start_rad: float, flags: int, grid: int
+    centre_px: tuple[float, float],
+    radii_px: tuple[float, float],
+    turn_deg: float,
+    start_rad: float,
+    flags: int,
+    grid: int,
 ) -> Shape:
-    """Two halves as the tracer writes them: ends opposite each other, radii a little short of what the chord asks for."""
+    """Two halves as the tracer writes them: ends opposite each other, radii a little short for their chord."""
     (cx, cy), (a, b) = centre_px, radii_px
     cos, sin = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
     u, w = a * math.cos(start_rad), b * math.sin(start_rad)
@@ -48,7 +52,7 @@ def random_halves(rng: random.Random, kind: str, radius_px: float, frame_px: flo
     centre = frame_px / 2 + rng.random(), frame_px / 2 + rng.random()
     a = radius_px * rng.uniform(0.7, 1)
     b = a if kind == "circle" else a * rng.uniform(0.2, 0.9)
-    turn_deg = rng.uniform(-90, 180) if kind == "turned" else rng.choice([0, 90, -90, 180])
+    turn_deg = rng.randrange(-9000, 18000) / 100 if kind == "turned" else rng.choice([0, 90, -90, 180])
     start_rad = rng.choice([0, math.pi]) if at_a_vertex else rng.uniform(0, 2 * math.pi)
     return halves(centre, (a, b), turn_deg, start_rad, rng.randrange(2), 1 if at_a_vertex else 5)
 
@@ -66,15 +70,16 @@ def element_of(svg: str) -> tuple[str, dict[str, str]]:
     return found[-1]
 
 
-def to_unit_circle(element: tuple[str, dict[str, str]], x: F64, y: F64) -> F64:
-    """How many radii each spot lies from the element's centre."""
+def off_px(element: tuple[str, dict[str, str]], x: F64, y: F64) -> F64:
+    """How far outside the element each spot lies, to first order."""
     kind, values = element
-    rx, ry = (values["r"], values["r"]) if kind == "circle" else (values["rx"], values["ry"])
+    rx, ry = (float(values[name]) for name in (("r", "r") if kind == "circle" else ("rx", "ry")))
     turned = re.match(r"rotate\((\S+) ", values.get("transform", ""))
     angle = math.radians(float(turned[1])) if turned else 0.0
     dx, dy = x - float(values["cx"]), y - float(values["cy"])
     u, w = dx * math.cos(angle) + dy * math.sin(angle), dy * math.cos(angle) - dx * math.sin(angle)
-    return np.hypot(u / float(rx), w / float(ry))
+    level = np.hypot(u / rx, w / ry)
+    return (level - 1) * level / np.hypot(u / rx**2, w / ry**2)
 
 
 @pytest.mark.parametrize("kind", ["circle", "upright", "turned"])
@@ -87,9 +92,8 @@ def test_the_element_lies_on_its_arcs(kind: str) -> None:
         assert element[0] == ("circle" if kind == "circle" else "ellipse")
         _, spots = without_arcs(shape.commands, shape.points)
         on_outline = spots[::3] / 100  # the ends of the cubics
-        off = np.abs(to_unit_circle(element, on_outline[:, 0], on_outline[:, 1]) - 1) * radius_px
         assert len(on_outline) >= 5
-        assert off.max() < 0.002 if kind != "turned" else off.max() < 0.005  # at their vertices thin ones curve hard
+        assert np.abs(off_px(element, on_outline[:, 0], on_outline[:, 1])).max() < 0.001
 
 
 def by_librsvg(svg: str) -> U8:
@@ -106,7 +110,8 @@ def coverage(request: pytest.FixtureRequest) -> Callable[[str], F64]:
     """A renderer: an SVG's alpha at `ZOOM`, 0 to 255."""
     if request.param is by_resvg:
         pytest.importorskip("resvg_py", reason="resvg_py is not installed (it is no dependency of Livery)")
-    return lambda svg: request.param(svg).astype(np.float64)
+    render: Callable[[str], U8] = request.param
+    return lambda svg: render(svg).astype(np.float64)
 
 
 def as_path(shape: Shape, svg: str) -> str:
@@ -133,15 +138,16 @@ def test_it_is_rendered_as_its_path(kind: str, coverage: Callable[[str], F64]) -
 def truth_of(element: tuple[str, dict[str, str]], frame_px: int) -> F64:
     """Each pixel's covered share at `ZOOM`, 0 to 255, by counting `FINE`² spots."""
     spots = (np.arange(frame_px * ZOOM * FINE) + 0.5) / (ZOOM * FINE)
-    inside = to_unit_circle(element, spots[None, :], spots[:, None]) < 1
-    return inside.reshape(frame_px * ZOOM, FINE, -1, FINE).mean(axis=(1, 3)) * 255
+    inside = off_px(element, spots[None, :], spots[:, None]) < 0
+    covered: F64 = inside.reshape(frame_px * ZOOM, FINE, -1, FINE).mean(axis=(1, 3))
+    return covered * 255
 
 
 @pytest.mark.parametrize("kind", ["circle", "upright", "turned"])
 def test_wherever_the_path_begins_the_element_is_as_true(kind: str, coverage: Callable[[str], F64]) -> None:
     """Renderers flatten the two at other spots, so pixels differ; neither may be further from the disc itself."""
     rng = random.Random(kind)
-    errors = np.zeros(2)
+    errors, wider, edges = np.zeros(2), 0.0, 0
     for radius_px in (3, 9, 20):
         shape = random_halves(rng, kind, radius_px, 48, at_a_vertex=False)
         svg = svg_of(shape, 48)
@@ -149,7 +155,8 @@ def test_wherever_the_path_begins_the_element_is_as_true(kind: str, coverage: Ca
         edge = (truth > 0) & (truth < 255)
         ours, path = coverage(svg), coverage(as_path(shape, svg))
         errors += [np.abs(ours - truth)[edge].mean(), np.abs(path - truth)[edge].mean()]
-        assert abs((ours - path)[edge].mean()) < 1  # a radius 0.01 px off shows as 10 here
+        wider, edges = wider + float((ours - path).sum()), edges + int(edge.sum())
+    assert abs(wider / edges) < 3  # a radius 0.01 px off adds 8
     assert errors[0] < 1.15 * errors[1]
 
 
@@ -198,18 +205,12 @@ LENSES = {
     "no chord": oval(500, 500, 0, 0, 0),
     "no radius": oval(0, 0, 0, 1000, 0),
     "a flat ellipse": oval(500, 0, 0, 1000, 0),
-    "other radii": Shape(
-        0, "MAAZ", points((0, 0), (499, 499), (0, 1), (1000, 0), (500, 500), (0, 1), (0, 0))
-    ),
-    "another turn": Shape(
-        0, "MAAZ", points((0, 0), (499, 300), (0, 1), (1000, 0), (499, 300), (10, 1), (0, 0))
-    ),
+    "other radii": Shape(0, "MAAZ", points((0, 0), (499, 499), (0, 1), (1000, 0), (500, 500), (0, 1), (0, 0))),
+    "another turn": Shape(0, "MAAZ", points((0, 0), (499, 300), (0, 1), (1000, 0), (499, 300), (10, 1), (0, 0))),
     "back on the same side": Shape(
         0, "MAAZ", points((0, 0), (499, 499), (0, 1), (1000, 0), (499, 499), (0, 0), (0, 0))
     ),
-    "an end elsewhere": Shape(
-        0, "MAAZ", points((0, 0), (499, 499), (0, 1), (1000, 0), (499, 499), (0, 1), (0, 1))
-    ),
+    "an end elsewhere": Shape(0, "MAAZ", points((0, 0), (499, 499), (0, 1), (1000, 0), (499, 499), (0, 1), (0, 1))),
     "more than one outline": Shape(
         0, "MAAZMLLZ", points((0, 0), *(((9, 9), (0, 1), (20, 0), (9, 9), (0, 1), (0, 0))), (0, 0), (5, 0), (5, 5))
     ),
@@ -227,8 +228,8 @@ def test_the_certificate_stands_behind_the_title() -> None:
     svg = write_svg([], PALETTE, 9, 9, title="t", certificate=CERTIFICATE)
     assert svg.splitlines()[1:] == [
         "<title>t</title>",
-        '<metadata><livery:certificate xmlns:livery="urn:livery:certificate:1" tolerance_px="0.8" agreement_pct="99.31"'
-        ' nodes="3120" paths="23" circles="3" ellipses="2" arcs="4" lines="7"/></metadata>'.replace('"0.8"', '".8"'),
+        '<metadata><livery:certificate xmlns:livery="urn:livery:certificate:1" tolerance_px=".8" agreement_pct="99.31"'
+        ' nodes="3120" paths="23" circles="3" ellipses="2" arcs="4" lines="7"/></metadata>',
         "</svg>",
     ]
     audit_svg(svg, PALETTE)
@@ -247,7 +248,8 @@ def test_agreement_is_rounded_down(agreement_pct: float, written: str) -> None:
 def test_the_certificate_states_the_narrowest_place_only_where_it_was_asked_for() -> None:
     stated = Certificate(1.25, 99.0, 1, 1, min_feature_px=5.90551)
     svg = write_svg([], PALETTE, 9, 9, title="", certificate=stated)
-    assert svg.splitlines()[2].endswith(' tolerance_px="1.25" agreement_pct="99.00" nodes="1" paths="1" min_feature_px="5.906"/></metadata>')
+    assert ' tolerance_px="1.25" ' in svg
+    assert svg.splitlines()[2].endswith(' paths="1" min_feature_px="5.906"/></metadata>')
     audit_svg(svg, PALETTE)
     assert "min_feature" not in write_svg([], PALETTE, 9, 9, title="", certificate=CERTIFICATE)
     assert "metadata" not in write_svg([], PALETTE, 9, 9, title="")
@@ -273,7 +275,7 @@ def test_a_drawn_wheel_is_a_circle_and_its_certificate_is_the_drawing_s() -> Non
     y, x = np.mgrid[:120, :160] + 0.5
     index = (np.hypot(x - 61.3, y - 58.8) < 30.4).astype(np.uint8)
     index[((x - 125) / 9) ** 2 + ((y - 60) / 26) ** 2 < 1] = 2
-    drawing = vectorize(IndexMap(index, PALETTE), VectorizeOptions(min_feature_px=2))
+    drawing = vectorize(IndexMap(index, PALETTE), VectorizeOptions(min_feature_px=2, deadline_s=300))
     audit = audit_svg(drawing.svg, PALETTE)
     assert audit.paints == {ink: use.paths for ink, use in drawing.uses.items()}
     ((cx, cy, r),) = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"/>', drawing.svg)
@@ -284,7 +286,7 @@ def test_a_drawn_wheel_is_a_circle_and_its_certificate_is_the_drawing_s() -> Non
     metadata = drawing.svg.splitlines()[2]
     for name, value in (("nodes", stated.nodes), ("paths", len(drawing.tracing.shapes)), ("min_feature_px", 2)):
         assert f' {name}="{value}"' in metadata
-    for name, count in itertools.chain(stated.primitives.items()):
+    for name, count in stated.primitives.items():
         assert f' {name}="{count}"' in metadata
     vtracer = vectorize(IndexMap(index, PALETTE), VectorizeOptions(tracer="vtracer"))
     assert "metadata" not in vtracer.svg

@@ -51,7 +51,19 @@ def shape(ink: int, *points_px: tuple[float, float]) -> Shape:
     return Shape(ink, "M" + "L" * (len(points) - 1) + "Z", points)
 
 
+def random_oval(rng: random.Random, ink: int) -> Shape:
+    """Two arcs that are the halves of a circle or an ellipse, or just not."""
+    start, end = ([rng.randint(-9_000, 9_000) for _ in range(2)] for _ in range(2))
+    radius = rng.randint(1, 9_000)
+    radii = [radius, rng.choice([radius, rng.randint(1, 9_000)])]
+    arc = [*radii, rng.randint(-36_000, 36_000), rng.randrange(4)]
+    numbers = [*start, *arc, *end, *arc, *start]
+    return Shape(ink, "MAAZ", np.array(numbers, dtype=np.int32).reshape(-1, 2))
+
+
 def random_shape(rng: random.Random, ink: int) -> Shape:
+    if rng.random() < 0.3:
+        return random_oval(rng, ink)
     commands = "".join("M" + "".join(rng.choices("LC", k=rng.randrange(5))) + "Z" for _ in range(rng.randint(1, 2)))
     spread = rng.choice([3, 200, 10_000, 500_000])
     numbers = [rng.randint(-spread, spread) for command in commands for _ in range(2 * POINTS_OF[command])]
@@ -131,12 +143,22 @@ def test_the_root_declares_its_namespaces_and_its_frame() -> None:
 
 def test_numbers_are_written_in_the_fewest_digits() -> None:
     points = np.array([[1005, -50], [1005, 0], [1200, 0], [1201, 5], [0, 0], [-150, 1], [1, 2]], dtype=np.int32)
-    assert path_data(Shape(0, "MLLLCZ", points)) == "M10.05-.5v.5h1.95l.01 .05c-12.01-.05-13.51-.04-12-.03z"
+    assert path_data(Shape(0, "MLLLCZ", points)) == "m10.05-.5v.5h1.95l.01.05c-12.01-.05-13.51-.04-12-.03z"
 
 
 def test_a_command_that_repeats_drops_its_letter() -> None:
     points = np.array([[0, 0], [100, 100], [200, 50], [300, 250]], dtype=np.int32)
-    assert path_data(Shape(0, "MLLLZ", points)) == "M0 0l1 1 1-.5 1 2z"
+    assert path_data(Shape(0, "MLLLZ", points)) == "m0 0 1 1 1-.5 1 2z"
+
+
+def test_an_outline_starts_from_where_the_one_before_it_started() -> None:
+    points = np.array([[500, 500], [700, 500], [700, 900], [600, 600], [600, 650], [650, 600]], dtype=np.int32)
+    assert path_data(Shape(0, "MLLZMLLZ", points)) == "m5 5h2v4zm1 1v.5l.5-.5z"
+
+
+def test_an_arc_is_written_as_its_seven_numbers() -> None:
+    points = np.array([[100, 100], [250, 50], [-3000, 3], [400, 50]], dtype=np.int32)
+    assert path_data(Shape(0, "MAZ", points)) == "m1 1a2.5.5-30 1 1 3-.5z"
 
 
 PALETTE = Palette((Ink("#C8262B", "red"), Ink("#FFFFFF", "white")))
@@ -145,10 +167,25 @@ ROOT = (
     ' viewBox="0 0 8 8" width="8" height="8">'
 )
 PATH = '<path d="M0 0h8v8z" fill="#C8262B"/>'
+STATED = (
+    'xmlns:livery="urn:livery:certificate:1" tolerance_px=".8" agreement_pct="99.31" nodes="12" paths="3" circles="1"'
+    ' ellipses="0" arcs="2" lines="7" min_feature_px="3.5"'
+)
+CERTIFIED = f"<metadata><livery:certificate {STATED}/></metadata>"
 
 
 def within(content: str) -> str:
     return f"{ROOT}{content}</svg>"
+
+
+def certified(stated: str, became: str) -> str:
+    """A certificate of which one part became another."""
+    assert STATED.count(stated) == 1
+    return within(CERTIFIED.replace(stated, became))
+
+
+def turned(transform: str) -> str:
+    return within(f'<ellipse cx="1.5" cy="-2" rx="3" ry=".5" transform="{transform}" fill="#C8262B"/>')
 
 
 @pytest.mark.parametrize(
@@ -170,6 +207,15 @@ def within(content: str) -> str:
             {},
         ),
         (within('<g data-ink="red" fill="#C8262B" inkscape:groupmode="layer" inkscape:label="any &lt;"/>'), {}),
+        (turned("rotate(-30.25 1.5 -2)"), {0: 1}),
+        (turned("rotate(30 1.5 -2)").replace('fill="#C8262B"', 'fill="#FFFFFF" stroke="#C8262B"'), {0: 1, 1: 1}),
+        (within(f"<title/>{CERTIFIED}{PATH}"), {0: 1}),
+        (certified(' circles="1" ellipses="0" arcs="2" lines="7" min_feature_px="3.5"', ""), {}),
+        (certified('"99.31"', '"100.00"'), {}),
+        (
+            within('<g fill="#FFFFFF"><circle cx="1" cy="1" r="1"/><ellipse cx="1" cy="1" rx="1" ry="2"/></g>' + PATH),
+            {0: 1, 1: 2},
+        ),
     ],
 )
 def test_the_grammar_admits(svg: str, paints: dict[int, int]) -> None:
@@ -254,6 +300,61 @@ OFFENCES = {
     "an arc with a false flag": within('<path d="M0 0a1 1 0 2 0 1 1" fill="#C8262B"/>'),
     "a negative radius": within('<circle cx="0" cy="0" r="-1" fill="#C8262B"/>'),
     "a circle without a radius": within('<circle cx="0" cy="0" fill="#C8262B"/>'),
+    "a radius without end": within(f'<circle cx="0" cy="0" r="{"9" * 400}" fill="#C8262B"/>'),
+    "a radius that is no number": within('<circle cx="0" cy="0" r="NaN" fill="#C8262B"/>'),
+    "a radius with an exponent": within('<circle cx="0" cy="0" r="1e3" fill="#C8262B"/>'),
+    "a radius in per cent": within('<circle cx="0" cy="0" r="5%" fill="#C8262B"/>'),
+    "a centre without end": within(f'<ellipse cx="{"9" * 400}" cy="0" rx="1" ry="1" fill="#C8262B"/>'),
+    "a circle of another colour": within('<g fill="#FFFFFF"><circle cx="1" cy="1" r="1" fill="#C8262C"/></g>'),
+    "an ellipse of no colour": within('<ellipse cx="1" cy="1" rx="1" ry="2"/>'),
+    "a circle with a path": within('<circle cx="1" cy="1" r="1" d="M0 0h1" fill="#C8262B"/>'),
+    "a circle's radii": within('<circle cx="1" cy="1" r="1" rx="2" fill="#C8262B"/>'),
+    "a turned circle": within('<circle cx="1" cy="1" r="1" transform="rotate(5 1 1)" fill="#C8262B"/>'),
+    "a turned path": within('<path d="M0 0h1" transform="rotate(5 1 1)" fill="#C8262B"/>'),
+    "a turned group": within('<g transform="rotate(5 1 1)"/>'),
+    "a turn about the origin": turned("rotate(30)"),
+    "a turn about another spot": turned("rotate(30 1.5 2)"),
+    "a turn about a longer number": turned("rotate(30 11.5 -2)"),
+    "a turn without end": turned(f"rotate({'9' * 400} 1.5 -2)"),
+    "two turns": turned("rotate(30 1.5 -2) rotate(30 1.5 -2)"),
+    "a moved ellipse": turned("translate(1.5 -2)"),
+    "a matrix": turned("matrix(1 0 0 1 1.5 -2)"),
+    "a shape-rendering": within('<path d="M0 0h1" fill="#C8262B" shape-rendering="crispEdges"/>'),
+    "a shape-rendering of the root": within("").replace(" viewBox", ' shape-rendering="crispEdges" viewBox'),
+    "a shape-rendering of a circle": within('<circle cx="1" cy="1" r="1" fill="#C8262B" shape-rendering="auto"/>'),
+    "a style of a circle": within('<circle cx="1" cy="1" r="1" fill="#C8262B" style="fill:red"/>'),
+    "a style of an ellipse": turned("rotate(30 1.5 -2)").replace("rx=", 'style="rx:9" rx='),
+    "metadata in a group": within(f"<g>{CERTIFIED}</g>"),
+    "metadata twice": within(CERTIFIED + CERTIFIED),
+    "two certificates": within(CERTIFIED.replace("</metadata>", CERTIFIED.removeprefix("<metadata>"))),
+    "a certificate outside metadata": within(f"<livery:certificate {STATED}/>"),
+    "other metadata": within('<metadata><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></metadata>'),
+    "a drawing in metadata": within(f"<metadata>{PATH}</metadata>"),
+    "text in metadata": within("<metadata>99.31 %</metadata>"),
+    "text in a certificate": within(f"<metadata><livery:certificate {STATED}>1</livery:certificate></metadata>"),
+    "an element in a certificate": within(
+        f"<metadata><livery:certificate {STATED}><g/></livery:certificate></metadata>"
+    ),
+    "an attribute of metadata": within(CERTIFIED.replace("<metadata>", '<metadata id="m">')),
+    "a certificate of another namespace": certified("certificate:1", "certificate:2"),
+    "a certificate of no namespace": certified('xmlns:livery="urn:livery:certificate:1" ', ""),
+    "a certificate under another prefix": within(CERTIFIED.replace("livery:", "l:").replace("xmlns:l:", "xmlns:l=")),
+    "a certificate without a tolerance": certified(' tolerance_px=".8"', ""),
+    "a certificate without an agreement": certified(' agreement_pct="99.31"', ""),
+    "a certificate without its nodes": certified(' nodes="12"', ""),
+    "a certificate without its paths": certified(' paths="3"', ""),
+    "an agreement beyond 100 %": certified('"99.31"', '"100.01"'),
+    "an agreement of one decimal": certified('"99.31"', '"99.3"'),
+    "an agreement that is no number": certified('"99.31"', '"nan"'),
+    "a negative tolerance": certified('".8"', '"-.8"'),
+    "an infinite tolerance": certified('".8"', '"inf"'),
+    "a tolerance without end": certified('".8"', f'"{"9" * 400}"'),
+    "a count that is not whole": certified('"12"', '"12.5"'),
+    "a count with a zero before it": certified('"12"', '"012"'),
+    "a count below zero": certified('arcs="2"', 'arcs="-2"'),
+    "a count of squares": certified('arcs="2"', 'squares="2"'),
+    "a certificate with a reference": certified('arcs="2"', 'href="https://example.com"'),
+    "a certificate with a paint": certified('arcs="2"', 'fill="#C8262B"'),
 }
 
 

@@ -32,6 +32,8 @@ _LENGTH = r"(?:\d++(?:\.\d++)?+|\.\d++)"
 _PLACE = r"[+-]?(?:\d{1,8}(?:\.\d{1,6})?|\.\d{1,6})"
 _MEASURE = r"(?:\d{1,8}(?:\.\d{1,6})?|\.\d{1,6})"
 _COUNT = r"0|[1-9]\d{0,11}"
+"""These three are short, so finite in any reader; in an outline a cut would only make one long number two."""
+
 _SIZE = r"[1-9]\d{0,5}"
 _GAP = r"(?:\s++(?:,\s*+)?+|,\s*+)?+"
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.compiled import inlined
 from pipeline.trace.circular import on_circle, sweep_about
-from pipeline.trace.nodes import corner_at, smooth_node
+from pipeline.trace.nodes import CAP_TURN_RAD, cap_at, corner_at, smooth_node
 
 SMOOTH, CORNER, END = 0, 1, 2
 FIXED, ARC_BEGINS = 1.0, 2.0
@@ -62,6 +62,24 @@ def _add_arc_end(x, y, run, v, leaving, nodes, count):  # type: ignore[no-untype
 
 
 @inlined
+def _add_cap(x, y, horizontal, v, low, high, first, nodes, count):  # type: ignore[no-untyped-def]
+    """Both corners of a square end about v, in place of nodes since vertex `first` that lie between; count, last vertex."""
+    cap = np.empty(8)
+    one, two = cap_at(x, y, horizontal, v, low, high, cap)
+    if one == two or one < first:
+        return count, -1
+    while count > 0 and nodes[count - 1, VERTEX] >= one:
+        if nodes[count - 1, HELD] != 0 or nodes[count - 1, KIND] == END:
+            return count, -1
+        count -= 1
+    ax, ay = cap[2] - cap[0], cap[3] - cap[1]
+    length = max(np.sqrt(ax * ax + ay * ay), 1e-9)
+    ax, ay = ax / length, ay / length
+    count = _add(nodes, count, one, cap[0], cap[1], cap[4], cap[5], ax, ay, CORNER, 0.0)
+    return _add(nodes, count, two, cap[2], cap[3], -ax, -ay, cap[6], cap[7], CORNER, 0.0), two
+
+
+@inlined
 def place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, found, step, nodes):  # type: ignore[no-untyped-def]
     """Candidate nodes in order to the rows of `nodes`: vertex, place, tangent back and forward, kind, cost, fixed."""
     fitted = np.empty(6)
@@ -81,6 +99,12 @@ def place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, fo
                 nodes[count - 1, HELD] = ARC_BEGINS
         elif inside:
             v = int(runs[run, 1]) - 1
+        elif turn[v] > CAP_TURN_RAD and not end:
+            count, last = _add_cap(x, y, horizontal, v, first_point, last_point, low, nodes, count)
+            if last < 0:
+                count = _add_corner(x, y, horizontal, turn, v, min(before, v - last_corner), after, nodes, count, fitted)
+                last = v
+            v = last_corner = last
         elif turn[v] > 0:
             count = _add_corner(x, y, horizontal, turn, v, min(before, v - last_corner), after, nodes, count, fitted)
             last_corner = v

@@ -146,17 +146,10 @@ def find_circles(x, y, horizontal, limit, low, high, turn, runs):  # type: ignor
 
 @inlined
 def on_circle(x, y, cx, cy, r):  # type: ignore[no-untyped-def]
+    """The point of a circle nearest to (x, y)."""
     u, w = x - cx, y - cy
     d = max(np.sqrt(u * u + w * w), 1e-9)
     return cx + u * r / d, cy + w * r / d
-
-
-@inlined
-def _upright_rectangle(horizontal, low, high):  # type: ignore[no-untyped-def]
-    turns = 0
-    for i in range(low, high):
-        turns += horizontal[i] != horizontal[i + 1]
-    return turns == 4 and high - low >= 12
 
 
 @inlined
@@ -185,8 +178,6 @@ def _is_ellipse(x, y, horizontal, bound, low, high, e):  # type: ignore[no-untyp
 @inlined
 def closed_conic(x, y, horizontal, bound, low, high, segments):  # type: ignore[no-untyped-def]
     """The whole closed chain as a circle or an ellipse; the number of segments written, 1 or 0."""
-    if _upright_rectangle(horizontal, low, high):
-        return 0
     cx, cy, r = circle_through(x, y, low, high)
     sweep = sweep_about(x, y, low, high + 1, cx, cy)
     direction = 1.0 if sweep > 0 else -1.0

@@ -15,7 +15,7 @@ from pipeline.trace.candidates import CORNER, END, HELD, KIND, ON_Y, VERTEX, X, 
 from pipeline.trace.chains import Chains
 from pipeline.trace.cheapest import CUBIC, CURVES, ELLIPSE, LINE, SPACING, STRIDE, cheapest, walk_lengths
 from pipeline.trace.circular import CIRCLE_PX, LEAST_POINTS, closed_conic, find_circles, sweep_about
-from pipeline.trace.nodes import find_corners, smooth_node
+from pipeline.trace.nodes import CAP_TURN_RAD, cap_at, find_corners, smooth_node
 from pipeline.trace.settle import settle
 from pipeline.types import F64, I32, U8
 
@@ -24,7 +24,7 @@ FIELDS = 10
 centre, radius x, radius y, turn (rad), sweep (rad, clockwise on the screen positive), x1, y1."""
 
 STRAIN_COST = 6.0
-"""Of one squared pixel between a point and its curve at a tolerance of 0.8 px; falls with its power 2.5."""
+"""Of one squared pixel between a point and its curve at a tolerance of 0.8 px; falls with its cube."""
 
 DEFAULT_TOLERANCE_PX = 0.8
 
@@ -34,6 +34,9 @@ NODE_SPACING = 4
 SHORT = 24
 
 CHECK_STRIDE = 3
+
+FLAT_BOUND_PX = 0.6
+"""Bound with which a closed chain is fitted again that has come out flat."""
 
 PAD = 40
 """Points of a closed chain that are repeated on each side, so that windows see across its start."""
@@ -78,8 +81,9 @@ def _hold_exactly(x, y, low, high, nodes, count):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, segments, kind_out, span, turn):  # type: ignore[no-untyped-def]
-    """Segments of one chain; their number. `turn` holds its corners."""
+def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, out, turn):  # type: ignore[no-untyped-def]
+    """Segments of one chain, to the rows of `out`; their number. `turn` holds its corners."""
+    segments, kind_out, span = out
     n = high - low
     curves = settings[CURVES] != 0
     limit = np.minimum(bound, CIRCLE_PX)
@@ -135,12 +139,41 @@ def _spread(x2, y2, bounds, point, first, n, start, pad, x, y, horizontal, bound
 
 
 @inlined
+def _rectangle(x, y, horizontal, low, high, segments, kind_out, span, start):  # type: ignore[no-untyped-def]
+    """Writes the four sides of a closed chain that is an upright rectangle; whether it is one."""
+    n, turns = high - low, 0
+    for v in range(low, high):
+        turns += horizontal[v - 1] != horizontal[v]
+    if turns != 4:
+        return False
+    k = 0
+    for v in range(low, high):
+        if horizontal[v - 1] == horizontal[v]:
+            continue
+        px, py = (x[v], y[v - 1]) if horizontal[v - 1] else (x[v - 1], y[v])
+        if k == 0:
+            start[0] = v - low
+        before = (k + 3) % 4
+        segments[k, 0], segments[k, 1] = px, py
+        segments[before, 2], segments[before, 3] = px, py
+        span[k, 0] = v - low - start[0]
+        span[before, 1] = n if k == 0 else v - low - start[0]
+        kind_out[k] = LINE
+        k += 1
+    return True
+
+
+@inlined
 def _best_start(x, y, horizontal, bound, low, high, turn):  # type: ignore[no-untyped-def]
     """The vertex of a closed chain at which its curve is to be cut: the sharpest corner, or where it bends most."""
     best, most = low, 0.0
     for v in range(low, high):
         if turn[v] > most:
             best, most = v, turn[v]
+    if most > CAP_TURN_RAD:
+        one, two = cap_at(x, y, horizontal, best, 0, len(x), np.empty(8))
+        if one < two:
+            return (one - low) % (high - low)
     if most > 0:
         return best - low
     fitted = np.empty(6)
@@ -150,6 +183,24 @@ def _best_start(x, y, horizontal, bound, low, high, turn):  # type: ignore[no-un
         if bend > most:
             best, most = v, bend
     return best - low
+
+
+@inlined
+def _flat(kinds, count):  # type: ignore[no-untyped-def]
+    """Whether a closed chain has come out as two lines or less, which enclose nothing."""
+    return count < 3 and (kinds[:count] == LINE).all()
+
+
+@inlined
+def _polygon(x, y, low, high, segments, kind_out, span):  # type: ignore[no-untyped-def]
+    """The closed polygon through all points of a chain, as rows of segments; their number."""
+    n = high - low
+    for k in range(n):
+        ax, ay = 0.5 * (x[low + k - 1] + x[low + k]), 0.5 * (y[low + k - 1] + y[low + k])
+        bx, by = 0.5 * (x[low + k] + x[low + k + 1]), 0.5 * (y[low + k] + y[low + k + 1])
+        segments[k, 0], segments[k, 1], segments[k, 2], segments[k, 3] = ax, ay, bx, by
+        kind_out[k], span[k, 0], span[k, 1] = LINE, k, k + 1
+    return n
 
 
 @kernel
@@ -183,6 +234,9 @@ def _fit_chains(points, bounds, chains, ends, todo, settings, stop, segments, ki
         starts[c] = 0
         _spread(x2, y2, bounds, point, first, n, 0, pad, x, y, horizontal, bound)
         if closed[c]:
+            if _rectangle(x, y, horizontal, low, high, segments[row:], kinds[row:], spans[row:], starts[c:]):
+                counts[c] = 4
+                continue
             if settings[CURVES] != 0 and closed_conic(x, y, horizontal, bound, low, high, segments[row:]) == 1:
                 counts[c], kinds[row], spans[row, 0], spans[row, 1] = 1, ELLIPSE, 0, n
                 continue
@@ -191,9 +245,13 @@ def _fit_chains(points, bounds, chains, ends, todo, settings, stop, segments, ki
             _spread(x2, y2, bounds, point, first, n, starts[c], pad, x, y, horizontal, bound)
             turn[:] = 0.0
         find_corners(x, y, horizontal, bound, low, high + (1 if closed[c] else 0), turn)
-        counts[c] = _fit_chain(
-            x, y, horizontal, bound, low, high, closed[c], ends[c], settings, segments[row:], kinds[row:], spans[row:], turn
-        )
+        out = (segments[row:], kinds[row:], spans[row:])
+        counts[c] = _fit_chain(x, y, horizontal, bound, low, high, closed[c], ends[c], settings, out, turn)
+        if closed[c] and _flat(kinds[row:], counts[c]):
+            np.minimum(bound, FLAT_BOUND_PX, bound)
+            counts[c] = _fit_chain(x, y, horizontal, bound, low, high, True, ends[c], settings, out, turn)
+            if _flat(kinds[row:], counts[c]):
+                counts[c] = _polygon(x, y, low, high, segments[row:], kinds[row:], spans[row:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +298,7 @@ class Fit:
         count = chains.count
         rows = len(bounds) + 2 * count
         self._chains, self._bounds, self._ends = chains, bounds, ends
-        strain = STRAIN_COST * (DEFAULT_TOLERANCE_PX / options.tolerance_px) ** 2.5
+        strain = STRAIN_COST * (DEFAULT_TOLERANCE_PX / options.tolerance_px) ** 3
         spacing = NODE_SPACING if options.curves else 1
         self._settings = np.array([spacing, strain, 1 if options.strict else CHECK_STRIDE, options.curves], np.float64)
         self._segments, self._kinds = np.empty((rows, FIELDS)), np.empty(rows, np.int32)

@@ -198,7 +198,7 @@ def _arc_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[no
         qx, qy = px, py
         if k < steps:
             x, y = on_segment(ARC, row, t0 + (t1 - t0) * k / steps)
-            qx, qy = _units(x, grid), _units(y, grid)
+            qx, qy = _units(x, 1), _units(y, 1)
         _put_arc(commands, points, at, rx, ry, turn, sweep, qx, qy)
 
 
@@ -222,12 +222,13 @@ def _ellipse(commands, points, at, row, t0, t1, px, py):  # type: ignore[no-unty
     """
     qx, qy = _units(2 * row[2], 1) - px, _units(2 * row[3], 1) - py
     dx, dy = 0.5 * (qx - px), 0.5 * (qy - py)
-    c, s = (1.0, 0.0) if row[4] == row[5] else (np.cos(row[6]), np.sin(row[6]))
+    # the turn that is written decides what the radii must reach
+    turn = 0 if row[4] == row[5] else int(np.floor(np.degrees(row[6]) * 100 + 0.5))
+    c, s = np.cos(np.radians(0.01 * turn)), np.sin(np.radians(0.01 * turn))
     u, w = (dx * c + dy * s) / row[4], (dy * c - dx * s) / row[5]
     fit = np.sqrt(u * u + w * w)
     rx = max(int(fit * row[4]) - SHORT, 1)
     ry = rx if row[4] == row[5] else max(int(rx * row[5] / row[4]), 1)
-    turn = 0 if rx == ry else int(np.floor(np.degrees(row[6]) * 100 + 0.5))
     sweep = row[7] * (t1 - t0)
     _put_arc(commands, points, at, rx, ry, turn, sweep, qx, qy)
     _put_arc(commands, points, at, rx, ry, turn, sweep, px, py)

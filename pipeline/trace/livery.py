@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from pipeline.trace.order import NEVER, paint_order
 from pipeline.trace.pieces import ArcTable, cut_arcs, with_cracks
 from pipeline.trace.planar import PlanarMap, planar_map
 from pipeline.trace.raster import paint
-from pipeline.types import F64, I32, OUTSIDE, U8, UNPAINTED, Edge, IndexMap, Palette, Shape, Tracing
+from pipeline.types import F64, I32, OUTSIDE, U8, UNPAINTED, Edge, IndexMap, Ink, Palette, Shape, Tracing
 
 STRICT_TOLERANCE_PX = 0.5
 """From here down every pixel shows its own ink."""
@@ -95,7 +95,11 @@ def trace(
     Raises:
         Cancelled, DeadlineExceeded: the trace was stopped.
     """
-    watch = _Watch(deadline_s, cancelled)
+    _load_kernels(options.strict)
+    return _trace(image, options, _Watch(deadline_s, cancelled))
+
+
+def _trace(image: IndexMap, options: TraceOptions, watch: _Watch) -> Tracing:
     fitted = _fitted(image, options, watch)
     stacked = options.stacking == "stacked"
     style = _Style(own=not stacked, hides=stacked, trap=TRAP)
@@ -126,6 +130,7 @@ def separations(
     Raises:
         Cancelled, DeadlineExceeded: the trace was stopped.
     """
+    _load_kernels(options.strict)
     watch = _Watch(deadline_s, cancelled)
     fitted = _fitted(image, options, watch)
     order = [ink for ink in _from_light_to_dark(image.palette) if ink in fitted.order]
@@ -134,6 +139,21 @@ def separations(
     for shape in _draw(fitted, fitted.table, style, watch, order):
         plates[shape.ink] = (*plates.get(shape.ink, ()), shape)
     return {ink: plates[ink] for ink in sorted(plates)}
+
+
+@cache
+def _load_kernels(strict: bool) -> None:
+    """Traces a spot before the clock runs: where kernels are not on disk yet, compiling them takes longer than any trace."""
+    index = np.zeros((9, 9), np.uint8)
+    index[2:7, 2:7], index[4:6, 4:9] = 1, UNPAINTED
+    spot = IndexMap(index, Palette((Ink("#FFFFFF", "ground"), Ink("#000000", "spot"))))
+    watch = _Watch(float("inf"), None)
+    _trace(spot, TraceOptions(STRICT_TOLERANCE_PX if strict else 1.0, edges=True), watch)
+    if strict:
+        fitted = _fitted(spot, TraceOptions(STRICT_TOLERANCE_PX), watch)
+        rows, pinned = np.ones(len(fitted.chains.x2), np.bool_), np.ones(len(fitted.plane.junction_x), np.bool_)
+        _mark_beside(index == 1, fitted.chains.x2, fitted.chains.y2, 1, rows)
+        with_cracks(fitted.table, fitted.plane, fitted.chains, fitted.curves, rows, pinned)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,18 @@ CORNER_REACH_PX = 1.4
 STRAIGHT = 8
 """Points of a side that is long enough to make a corner by itself."""
 
-SIDE_WINDOWS = (12, 8, 6, 4, 3, 2)
+SIDE_WINDOWS = (48, 32, 22, 16, 12, 8, 6, 4, 3, 2)
+
+CAP_TURN_RAD = 2.2
+CAP_LEAST_PX, CAP_WIDTH_PX = 0.8, 5.0
+CAP_SLACK = 2
+CAP_VIEW = 36
+
+CAP_SIDE = 6
+"""Points that both sides of a cap must have."""
+
+CAP_COSINE = 0.93
+"""The sides of a cap run against each other at least so nearly."""
 
 
 @inlined
@@ -129,6 +140,71 @@ def corner_at(x, y, horizontal, v, before, after, place, out):  # type: ignore[n
 
 
 @inlined
+def _extreme(x, y, v, dx, dy, low, high):  # type: ignore[no-untyped-def]
+    """How far points about v reach along (dx, dy), and the vertex in the middle of those that do."""
+    first, last = max(v - 8, low), min(v + 8, high)
+    far = -1e300
+    for i in range(first, last):
+        far = max(far, x[i] * dx + y[i] * dy)
+    many, total = 0, 0.0
+    for i in range(first, last):
+        if x[i] * dx + y[i] * dy > far - 0.75:
+            many += 1
+            total += i
+    return far, int(np.floor(total / many + 1.0))
+
+
+@inlined
+def _nearest_vertex(x, y, first, last, px, py):  # type: ignore[no-untyped-def]
+    """The vertex from first to before last whose neighbours' middle is nearest to (px, py)."""
+    best, least = first, 1e300
+    for v in range(first, last):
+        dx, dy = 0.5 * (x[v - 1] + x[v]) - px, 0.5 * (y[v - 1] + y[v]) - py
+        if dx * dx + dy * dy < least:
+            best, least = v, dx * dx + dy * dy
+    return best
+
+
+@inlined
+def cap_at(x, y, horizontal, v, low, high, out):  # type: ignore[no-untyped-def]
+    """The square end of a bar about v: both corners, both sides' unit tangents away from it, to out[0:8].
+
+    Args:
+        low, high: points that may be looked at.
+
+    Returns:
+        The vertices of its corners; equal where there is no cap.
+    """
+    back, front = np.empty(4), np.empty(4)
+    low, high = max(low, v - CAP_VIEW), min(high, v + CAP_VIEW)
+    k = 2
+    for _ in range(2):
+        if v - k - low < CAP_SIDE or high - v - k < CAP_SIDE:
+            return v, v
+        one = _side(x, y, horizontal, v - k, -1, v - k - low, back)
+        two = _side(x, y, horizontal, v + k, 1, high - v - k, front)
+        if min(one, two) < CAP_SIDE or back[2] * front[2] + back[3] * front[3] < CAP_COSINE:
+            return v, v
+        dx, dy = -(back[2] + front[2]), -(back[3] + front[3])
+        length = np.sqrt(dx * dx + dy * dy)
+        dx, dy = dx / length, dy / length
+        width = abs((front[0] - back[0]) * dy - (front[1] - back[1]) * dx)
+        if not CAP_LEAST_PX < width < CAP_WIDTH_PX:
+            return v, v
+        far, v = _extreme(x, y, v, dx, dy, low, high)
+        k = max(1, int(0.5 * width * (abs(dx) + abs(dy)) + 0.5))
+    if v - k - low < CAP_SIDE or high - v - k < CAP_SIDE:
+        return v, v
+    for side in range(2):
+        line = back if side == 0 else front
+        at = (far - line[0] * dx - line[1] * dy) / -(line[2] * dx + line[3] * dy)
+        out[2 * side], out[2 * side + 1] = line[0] - at * line[2], line[1] - at * line[3]
+        out[4 + 2 * side], out[5 + 2 * side] = line[2], line[3]
+    one = _nearest_vertex(x, y, v - k - CAP_SLACK, v, out[0], out[1])
+    return one, _nearest_vertex(x, y, max(one, v) + 1, v + k + CAP_SLACK + 1, out[2], out[3])
+
+
+@inlined
 def _chord_turn(x, y, v, w):  # type: ignore[no-untyped-def]
     """The turn at v between the chords over w points on each side, in radians."""
     ax, ay = x[v - 1] - x[v - w], y[v - 1] - y[v - w]
@@ -159,7 +235,7 @@ def find_corners(x, y, horizontal, slack, low, high, turn):  # type: ignore[no-u
     `turn` covers the same indices as the points; points outside [low, high) of a closed chain repeat it.
     """
     n = len(x)
-    fitted = np.empty(6)
+    fitted, cap = np.empty(6), np.empty(8)
     for v in range(low, high):
         turn[v] = 0.0
         fine = min(FINE, v, n - v)
@@ -170,7 +246,13 @@ def find_corners(x, y, horizontal, slack, low, high, turn):  # type: ignore[no-u
             continue
         coarse = min(COARSE, v, n - v)
         sharp = angle > SHARP_TURN_RAD
-        if not sharp and coarse > fine and _chord_turn(x, y, v, coarse) < COARSE_TURN_RAD:
+        wide = _chord_turn(x, y, v, coarse)
+        if sharp and wide > CAP_TURN_RAD:
+            one, two = cap_at(x, y, horizontal, v, 0, n, cap)
+            if one < v < two:
+                turn[v] = wide
+                continue
+        if not sharp and coarse > fine and wide < COARSE_TURN_RAD:
             continue
         if smooth_at(x, y, horizontal, v, fine, fitted) > max(0.5 if sharp else FLAT_PX, 0.7 * slack[v]):
             turn[v] = angle

@@ -13,11 +13,15 @@ import numpy.typing as npt
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.chains import Chains
-from pipeline.trace.cheapest import ELLIPSE, LINE
+from pipeline.trace.cheapest import ARC, LINE
+from pipeline.trace.circular import on_circle
 from pipeline.trace.fit import Fitted
 from pipeline.trace.junctions import draw_end, nearest_parameter, on_segment
 from pipeline.trace.planar import PlanarMap
 from pipeline.types import F64, I32
+
+MEETINGS = 6
+"""Steps, to and fro, in which the place is found where a circle ends on another contour."""
 
 Flags = npt.NDArray[np.bool_]
 
@@ -88,11 +92,28 @@ def _junction_before(start, end, arc, reverse):  # type: ignore[no-untyped-def]
     return end[arc] if reverse else start[arc]
 
 
+@inlined
+def _circles_at(layout, start, end, kinds, segments, first_segment, out):  # type: ignore[no-untyped-def]
+    """Centre and radius of the circular arc that ends at each junction, to `out` [J, 3]; where there is one."""
+    chain_first, arc, reverse, closed, _, _ = layout
+    for c in range(len(closed)):
+        if closed[c]:
+            continue
+        for side in range(2):
+            place = chain_first[c] if side == 0 else chain_first[c + 1] - 1
+            k = first_segment[c] if side == 0 else first_segment[c + 1] - 1
+            junction = _junction_before(start, end, arc[place], reverse[place] != (side == 1))
+            if kinds[k] == ARC and junction >= 0:
+                out[junction, 0], out[junction, 1], out[junction, 2] = segments[k, 2], segments[k, 3], segments[k, 4]
+
+
 @kernel
 def _find_cuts(layout, start, end, kinds, segments, spans, first_segment, starts, places):  # type: ignore[no-untyped-def]
     """Segment and parameter at which each place of the chains begins; open chains' ends are drawn to their junctions."""
     chain_first, arc, reverse, closed, cut, point_first = layout
     at_segment, at_parameter = np.zeros(len(arc), np.int32), np.zeros(len(arc))
+    circle = np.zeros((len(places), 3))
+    _circles_at(layout, start, end, kinds, segments, first_segment, circle)
     for c in range(len(closed)):
         n = point_first[c + 1] - point_first[c]
         for place in range(chain_first[c], chain_first[c + 1]):
@@ -105,9 +126,14 @@ def _find_cuts(layout, start, end, kinds, segments, spans, first_segment, starts
             while spans[k, 1] <= v:
                 k += 1
             at_segment[place] = k
-            if spans[k, 0] < v:
-                at_parameter[place] = nearest_parameter(kinds[k], segments[k], places[junction, 0], places[junction, 1])
-            x, y = on_segment(kinds[k], segments[k], at_parameter[place])
+            x, y = places[junction, 0], places[junction, 1]
+            cx, cy, r = circle[junction]
+            for _ in range(MEETINGS if r > 0 else 1):
+                if r > 0:
+                    x, y = on_circle(x, y, cx, cy, r)
+                if spans[k, 0] < v:
+                    at_parameter[place] = nearest_parameter(kinds[k], segments[k], x, y)
+                x, y = on_segment(kinds[k], segments[k], at_parameter[place])
             places[junction, 0], places[junction, 1] = x, y
     for c in range(len(closed)):
         if not closed[c]:
@@ -187,22 +213,30 @@ def _rounded(value, grid, most):  # type: ignore[no-untyped-def]
 
 @kernel
 def _round_ends(first, piece, begin, end, kinds, segments, start, stop, places, grid, width, height):  # type: ignore[no-untyped-def]
+    """Ends of all pieces on the grid; those of arcs and ellipses on 1/100 px, since their centres hang on them."""
     arcs = len(start)
     x, y = np.empty(len(piece), np.int32), np.empty(len(piece), np.int32)
     start_x, start_y = np.empty(arcs, np.int32), np.empty(arcs, np.int32)
+    fine = np.full(len(places), grid)
     for a in range(arcs):
-        fine = 1 if start[a] < 0 and kinds[piece[first[a]]] == ELLIPSE else grid
-        for i in range(first[a], first[a + 1]):
-            if i + 1 == first[a + 1] and stop[a] >= 0:
-                px, py = places[stop[a], 0], places[stop[a], 1]
+        if start[a] >= 0:
+            fine[start[a]] = 1 if kinds[piece[first[a]]] >= ARC else fine[start[a]]
+            fine[stop[a]] = 1 if kinds[piece[first[a + 1] - 1]] >= ARC else fine[stop[a]]
+    for a in range(arcs):
+        low, high = first[a], first[a + 1]
+        for i in range(low, high):
+            if i + 1 == high and stop[a] >= 0:
+                px, py, step = places[stop[a], 0], places[stop[a], 1], fine[stop[a]]
             else:
                 px, py = on_segment(kinds[piece[i]], segments[piece[i]], end[i])
-            x[i], y[i] = _rounded(px, fine, width), _rounded(py, fine, height)
+                onward = piece[i + 1 if i + 1 < high else low]
+                step = 1 if kinds[piece[i]] >= ARC or kinds[onward] >= ARC else grid
+            x[i], y[i] = _rounded(px, step, width), _rounded(py, step, height)
         if start[a] >= 0:
-            px, py = places[start[a], 0], places[start[a], 1]
+            start_x[a] = _rounded(places[start[a], 0], fine[start[a]], width)
+            start_y[a] = _rounded(places[start[a], 1], fine[start[a]], height)
         else:
-            px, py = on_segment(kinds[piece[first[a]]], segments[piece[first[a]]], begin[first[a]])
-        start_x[a], start_y[a] = _rounded(px, fine, width), _rounded(py, fine, height)
+            start_x[a], start_y[a] = x[high - 1], y[high - 1]
     return x, y, start_x, start_y
 
 
