@@ -22,6 +22,7 @@ from pipeline.errors import Cancelled, DeadlineExceeded, InternalError, ModelMis
 from pipeline.export.audit import SvgAuditError, audit_svg
 from pipeline.export.formats import ExportedFile, export_files
 from pipeline.export.png import Png, render_png
+from pipeline.export.svg import rounded_down
 from pipeline.palette import Extract, extract_palette
 from pipeline.physical import printed_width_mm
 from pipeline.quality import coverage_pct, mean_delta_e_per_ink
@@ -389,6 +390,7 @@ def _tracing(output: Output, held: _Held, settings: Settings) -> VectorizeOption
         tracer=output.tracer,
         stacking=output.stacking,
         tolerance_px=output.tolerance_px,
+        edges=output.single_cut,
         min_feature_px=held.min_feature_px,
         deadline_s=settings.deadline_vectorize_s,
     )
@@ -427,7 +429,7 @@ def _certificate(output: Output, drawing: Drawing) -> CertificateReport | None:
         return None
     return CertificateReport(
         tolerance_px=stated.tolerance_px,
-        agreement_pct=round(stated.agreement_pct, 4),
+        agreement_pct=float(rounded_down(stated.agreement_pct, 4)),
         nodes=stated.nodes,
         paths=stated.paths,
         primitives=dict(stated.primitives),

@@ -12,6 +12,7 @@ from pipeline.errors import Cancelled, FetchError, InternalError, LiveryError, O
 from pipeline.export.audit import SvgAuditError, audit_svg
 from pipeline.export.eps import write_eps
 from pipeline.export.formats import export_files
+from pipeline.export.svg import rounded_down
 from pipeline.files import write_fault, write_whole
 from pipeline.labels import MAX_BYTES, read_label_map
 from pipeline.palette import Extract
@@ -59,7 +60,7 @@ def trace_map(given: Sequence[str]) -> int:
     name = printable_name(options.labels)
     with Interrupt(_INTERRUPTED_LINE) as interrupt:
         try:
-            _trace(options.labels, palette, job, settings, out, interrupt)
+            _trace(options, palette, job, settings, interrupt)
         except MemoryError:
             complain(fault_line(name, OutOfMemory("the machine ran out of memory")))
             return SOME_FAILED
@@ -86,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tolerance", type=float, metavar="PX", help="how far an outline may leave the map's (default 0.8)")
     add("--stacking", help="stacked (default) or abutting")
     add("--tracer", help="livery (default) or vtracer")
+    add("--lines", action="store_true", help="straight lines alone, no curves")
+    add("--single-cut", action="store_true", default=None, help=".dxf: each shared edge once, for a knife or a pen")
     add("--width-mm", type=float, metavar="MM", help="width of the piece (default: 96 pixels to the inch)")
     return parser
 
@@ -100,6 +103,7 @@ def _requested(options: argparse.Namespace) -> tuple[JobInput, Palette]:
         "stacking": options.stacking,
         "tracer": options.tracer,
         "width_mm": options.width_mm,
+        "single_cut": options.single_cut,
     }
     output: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     formats = ["svg" if suffix == ".eps" else suffix[1:]]  # an EPS is no format of a request
@@ -108,22 +112,29 @@ def _requested(options: argparse.Namespace) -> tuple[JobInput, Palette]:
         job = parse_request(request)
     except LiveryError as fault:
         raise Unusable(str(fault.as_reply()["error"])) from None
+    if options.lines and job.output.tracer != "livery":
+        raise Unusable(f"--lines: asks for what {job.output.tracer} can't do; use livery")
     if isinstance(job.palette, Extract):
         raise Unusable(f"{printable_name(options.palette)}: a label map holds no colours to extract")
     return job, job.palette
 
 
-def _trace(labels: Path, palette: Palette, job: JobInput, settings: Settings, out: Path, interrupt: Interrupt) -> None:
+def _trace(
+    options: argparse.Namespace, palette: Palette, job: JobInput, settings: Settings, interrupt: Interrupt
+) -> None:
     began_s = time.perf_counter()
-    image = read_label_map(_read(labels), palette)
+    out: Path = options.output
+    image = read_label_map(_read(options.labels), palette)
     output = job.output
-    options = VectorizeOptions(
+    wanted = VectorizeOptions(
         tracer=output.tracer,
         stacking=output.stacking,
         tolerance_px=output.tolerance_px,
+        curves=not options.lines,
+        edges=output.single_cut,
         deadline_s=settings.deadline_vectorize_s,
     )
-    drawing = vectorize(image, options, cancelled=lambda: interrupt.noted)
+    drawing = vectorize(image, wanted, cancelled=lambda: interrupt.noted)
     content = _content(drawing, image, job, settings, out.suffix.lower())
     if interrupt.noted:
         raise Cancelled("the tracing was cancelled before its file was written")
@@ -156,7 +167,7 @@ def _content(drawing: Drawing, image: IndexMap, job: JobInput, settings: Setting
 
 def _tell(out: Path, drawing: Drawing, size_bytes: int, seconds: float) -> None:
     stated = drawing.certificate
-    agreement = "" if stated is None else f", {stated.agreement_pct:.2f} % agreement"
+    agreement = "" if stated is None else f", {rounded_down(stated.agreement_pct, 2)} % agreement"
     figures = f"{drawing.paths} paths, {drawing.nodes} nodes, {size_bytes / 1000:.1f} kB{agreement}"
     say(f"{printable(str(out))}: {figures}, {seconds:.2f} s")
     for warning in drawing.warnings:

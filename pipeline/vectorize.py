@@ -32,9 +32,11 @@ class VectorizeOptions:
     """How the outlines are made.
 
     Attributes:
-        tracer: Livery's own, or vtracer, which knows nothing of the next two fields.
+        tracer: Livery's own, or vtracer, which knows nothing of the next four fields.
         stacking: `stacked` shapes cover those before them, `abutting` ones meet edge to edge.
         tolerance_px: how far an outline may leave the map's.
+        curves: whether there are curves besides straight lines.
+        edges: whether `Tracing.edges` are wanted, for a single cut.
         min_feature_px: width below which the map was made to hold nothing, for the certificate; None where it was not.
         deadline_s: seconds that tracing may take.
     """
@@ -42,6 +44,8 @@ class VectorizeOptions:
     tracer: Literal["livery", "vtracer"] = "livery"
     stacking: Literal["stacked", "abutting"] = "stacked"
     tolerance_px: float = 0.8
+    curves: bool = True
+    edges: bool = False
     min_feature_px: float | None = None
     deadline_s: float = 30.0
 
@@ -79,7 +83,7 @@ def vectorize(
 def _trace(image: IndexMap, options: VectorizeOptions, cancelled: Callable[[], bool] | None) -> Tracing:
     if options.tracer == "vtracer":
         return vtracer.trace(image, deadline_s=options.deadline_s, cancelled=cancelled)
-    wanted = livery.TraceOptions(options.tolerance_px, options.stacking)
+    wanted = livery.TraceOptions(options.tolerance_px, options.stacking, options.curves, options.edges)
     return livery.trace(image, wanted, deadline_s=options.deadline_s, cancelled=cancelled)
 
 

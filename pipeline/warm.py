@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
+from typing import Any
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
@@ -11,8 +13,8 @@ from PIL import Image
 
 from pipeline.request import parse_request
 from pipeline.resample import resize_linear
-from pipeline.run import run
-from pipeline.settings import Settings
+from pipeline.run import PERCENT, run
+from pipeline.settings import load_settings
 
 _WIDTH_PX, _HEIGHT_PX = 192, 128
 
@@ -28,33 +30,38 @@ def _picture() -> bytes:
     return file.getvalue()
 
 
+_SVG = {"formats": ["svg"]}
+_EVERY_STEP = {"engine": "draft", "line_work": 0.8, "sanitize": {"regions": [[10, 10, 30, 30]]}, "output": _SVG}
+REQUESTS: tuple[dict[str, Any], ...] = (
+    {**_EVERY_STEP, "palette": {"extract": 6}},
+    {**_EVERY_STEP, "background": "remove", "subject": {"box": [40, 20, 150, 120]}},
+    {"engine": "draft", "output": {"formats": ["dxf"], "width_mm": 96, "min_feature_mm": 1, "stacking": "abutting"}},
+    {"engine": "draft", "output": {"formats": ["svg"], "tolerance_px": 0.5}},
+    {"engine": "draft", "output": {"formats": ["separations"], "width_mm": 96, "trap_mm": 0.3}},
+    {"engine": "draft", "output": {"formats": ["dxf"], "single_cut": True}},
+)
+"""Between them they take every way through a job that has kernels of its own."""
+
+
 def warm_kernels() -> int:
     """Run a small picture through every kernel: each is compiled, or loaded from the cache on disk.
 
+    No deadline holds meanwhile: on a slow machine a phase compiles for longer than any job may take.
+
     Returns:
         How many had to be compiled.
+
+    Raises:
+        SettingsError: the environment's settings can't be used.
     """
-    every_step = {
-        "engine": "draft",
-        "line_work": 0.8,
-        "sanitize": {"regions": [[10, 10, 30, 30]]},
-        "output": {"formats": ["svg"]},
-    }
-    requests = (
-        {**every_step, "palette": {"extract": 6}},
-        {
-            **every_step,
-            "background": "remove",
-            "subject": {"box": [40, 20, 150, 120]},
-            "output": {"formats": ["svg"], "width_mm": 96, "min_feature_mm": 1},
-        },
-    )
+    settings = load_settings().model_copy(update={f"deadline_{phase}_s": math.inf for phase in PERCENT})
     for writeable in (False, True):  # decoders hand over both kinds, and the compiler tells them apart
         plain = np.zeros((40, 60, 3), np.uint8)
         plain.setflags(write=writeable)
         resize_linear(plain, 30, 20)
-    for request in requests:
-        run(parse_request(request), Settings(), data=_picture())
+    picture = _picture()
+    for request in REQUESTS:
+        run(parse_request(request), settings, data=picture)
     return sum(compiled_now(module) for module in list(sys.modules) if module.startswith("pipeline."))
 
 

@@ -119,6 +119,12 @@ def test_the_text_s_figures() -> None:
     assert figures["svg_bytes"] == len(text)
 
 
+def test_circles_and_ellipses_count_as_the_paths_they_stand_for() -> None:
+    ovals = f'<circle fill="{RED}" cx="9" cy="9" r="4"/>', f'<ellipse fill="{RED}" cx="9" cy="9" rx="4" ry="3"/>'
+    figures = score.text_figures(svg(PAGE, *ovals), PALETTE)
+    assert (figures["paths"], figures["primitives"], figures["nodes"]) == (3, 2, 4 + 3 + 3)
+
+
 def test_snapping_takes_the_nearest_ink() -> None:
     assert score.snapped(svg(path("#1f4182", "M0 0")), PALETTE) == svg(path(BLUE, "M0 0"))
 

@@ -143,7 +143,7 @@ def test_noise_averages_out() -> None:
 
 def test_points_off_the_curve_strain_it() -> None:
     """The strain is the largest crosswise distance as a share of the bound."""
-    x: F64 = np.arange(20) + 0.5
+    x = np.arange(0.5, 20, dtype=np.float64)
     y = np.zeros(20)
     y[9] = 2.0
     ends = np.array([0.0, 0.0, 20.0, 0.0, 1.0, 0.0, -1.0, 0.0])
@@ -170,6 +170,18 @@ def test_circles_are_found_again(seed: int) -> None:
     whole = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     far = r + rng.uniform(-0.4, 0.4, 400)
     assert circle_of(cx + far * np.cos(whole), cy + far * np.sin(whole)) == pytest.approx((cx, cy, r), abs=0.1)
+
+
+def test_a_circle_has_the_least_squares() -> None:
+    """Among all circles: the squares of the distances have no slope left, for points on a part of a rough circle."""
+    rng = np.random.default_rng(8)
+    angles = np.linspace(0.3, 2.4, 90)
+    far = 30 + rng.uniform(-0.5, 0.5, 90)
+    x, y = 7 + far * np.cos(angles), -4 + far * np.sin(angles)
+    cx, cy, r = circle_of(x, y)
+    d = np.hypot(x - cx, y - cy)
+    slopes = [float(((d - r) * part).sum()) for part in ((x - cx) / d, (y - cy) / d, np.ones(90))]
+    assert slopes == pytest.approx([0, 0, 0], abs=1e-4)
 
 
 def test_points_on_a_line_make_no_circle() -> None:
@@ -326,7 +338,7 @@ def test_curves_keep_their_bounds(tolerance_px: float, curves: bool, exact: bool
     found = np.array(strains)
     assert len(found) > 3000
     assert (found > 1.05).mean() < 0.03
-    assert (found > 2.0).mean() < 0.01
+    assert (found > 2.0).mean() < 0.02
     assert np.median(found) < 0.5
 
 

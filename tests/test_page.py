@@ -44,6 +44,10 @@ KNOWN_TAGS = {
     "svg",
     "g",
     "path",
+    "circle",
+    "ellipse",
+    "metadata",
+    "livery:certificate",
     "rect",
     "img",
     "i",
@@ -165,8 +169,11 @@ def test_the_summary_and_the_legend_speak_of_the_drawing_s_kind(result: JobResul
     stated = result.report.certificate
     assert stated is not None
     made = render_page("car.jpg", result.photo.rgb, result.drawing.svg, result.report)
-    assert f"{stated.agreement_pct:.2f} % true to its map" in made
+    assert f'agreement_pct="{re.findall(r"([0-9.]+) % true to its map", made)[0]}"' in result.drawing.svg
     assert "Layers are stacked" in made
+    nearly = result.report.model_copy(update={"certificate": stated.model_copy(update={"agreement_pct": 99.9999})})
+    made = render_page("car.jpg", result.photo.rgb, result.drawing.svg, nearly)
+    assert "99.99 % true to its map" in made
     output = result.report.options.output.model_copy(update={"stacking": "abutting"})
     options = result.report.options.model_copy(update={"output": output})
     report = result.report.model_copy(update={"certificate": None, "options": options})

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def test_the_report_says_what_is_in_the_drawing(result: JobResult) -> None:
     assert report.size is not None
     assert (report.size.width, report.size.height) == (96, 64) == (result.index.width_px, result.index.height_px)
     assert [ink.hex for ink in report.palette] == INKS
-    assert report.paths == result.drawing.paths == result.drawing.svg.count("<path ")
+    assert report.paths == result.drawing.paths == len(re.findall("<(?:path|circle|ellipse) ", result.drawing.svg))
     assert sum(ink.paths or 0 for ink in report.palette) == report.paths
     assert sum(ink.nodes or 0 for ink in report.palette) == report.nodes
     for ink in report.palette:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ezdxf.filemanagement import read as read_dxf
 from PIL import Image
 
 from pipeline.command import main
@@ -73,6 +75,29 @@ def test_the_suffix_chooses_the_format(given: tuple[Path, Path], tmp_path: Path)
     assert (tmp_path / "map.dxf").read_bytes().rstrip().endswith(b"EOF")
 
 
+def test_lines_leave_no_curve(given: tuple[Path, Path], tmp_path: Path) -> None:
+    letters = {}
+    for name, options in (("lines", ["--lines"]), ("curves", [])):
+        assert trace(given, tmp_path / f"{name}.svg", *options) == FINE
+        svg = (tmp_path / f"{name}.svg").read_text("utf-8")
+        letters[name] = set("".join(re.findall(r' d="([^"]*)"', svg))) & set("acACsqSQ")
+    assert not letters["lines"]
+    assert "<circle" not in (tmp_path / "lines.svg").read_text("utf-8")
+    assert letters["curves"]
+
+
+def test_a_single_cut_has_no_ink_and_less_to_cut(given: tuple[Path, Path], tmp_path: Path) -> None:
+    assert trace(given, tmp_path / "fills.dxf") == FINE
+    assert trace(given, tmp_path / "cut.dxf", "--single-cut") == FINE
+    texts = {name: (tmp_path / f"{name}.dxf").read_text() for name in ("fills", "cut")}
+    layers = {
+        name: {entity.dxf.layer for entity in read_dxf(io.StringIO(text)).modelspace()} for name, text in texts.items()
+    }
+    assert len(layers["fills"]) == 3
+    assert "CUT" in layers["cut"]
+    assert not layers["cut"] & layers["fills"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -82,6 +107,8 @@ def test_the_suffix_chooses_the_format(given: tuple[Path, Path], tmp_path: Path)
         (["--stacking", "loose"], "SchemaError: output.stacking"),
         (["--tracer", "potrace"], "SchemaError: output.tracer"),
         (["--tracer", "vtracer", "--stacking", "abutting"], "SchemaError: output.stacking"),
+        (["--tracer", "vtracer", "--lines"], "--lines: asks for what vtracer can't do"),
+        (["--single-cut"], 'SchemaError: output.single_cut: means nothing without "dxf"'),
         (["--width-mm", "-1"], "SchemaError: output.width_mm"),
     ],
 )

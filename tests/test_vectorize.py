@@ -101,7 +101,7 @@ def test_a_photograph_s_map_is_met(options: VectorizeOptions) -> None:
         pytest.skip("LIVERY_MAPS names no folder of label maps")
     colours = json.loads(Path(folder, "truck_2048.palette.json").read_text())
     palette = palette_of(*(int(colour[1:], 16) for colour in colours))
-    image = IndexMap(np.asarray(Image.open(Path(folder, "truck_2048.labels.png")), dtype=np.uint8), palette)
+    image = IndexMap(np.array(Image.open(Path(folder, "truck_2048.labels.png")), dtype=np.uint8), palette)
     assert agreement(vectorize(image, options), image) > 0.98
 
 
@@ -158,8 +158,9 @@ def test_an_ink_too_thin_to_draw_is_reported() -> None:
 def test_uses_count_what_the_text_holds(options: VectorizeOptions) -> None:
     image = IndexMap(blobs(np.random.default_rng(3), 60, 80, 5), palette_of(0, 0xFF, 0xFF00, 0xFF0000, 0xFFFFFF))
     drawing = vectorize(image, options)
-    assert drawing.paths == drawing.svg.count("<path ")
-    nodes = 0
+    ovals = len(re.findall("<(?:circle|ellipse) ", drawing.svg))
+    assert drawing.paths == drawing.svg.count("<path ") + ovals
+    nodes = 3 * ovals  # what its path would take: M and two arcs
     for outline in re.findall(r' d="([^"]*)"', drawing.svg):
         for letter, rest in re.findall(r"([mlhvcaz])([^mlhvcaz]*)", outline):
             numbers = re.findall(r"-?(?:\d+(?:\.\d+)?|\.\d+)", rest)
@@ -218,6 +219,17 @@ def test_output_that_is_not_vtracer_s_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         vtracer.parse(path.encode(), [(0, 0, 0)], 0)
     assert not isinstance(caught.value, vtracer.UnknownFill)
+
+
+def test_lines_alone_at_half_a_pixel_show_every_pixel() -> None:
+    image = IndexMap(blobs(np.random.default_rng(21), 90, 120, 6), palette_of(*range(0, 96, 16)))
+    drawing = vectorize(image, VectorizeOptions(tolerance_px=0.5, curves=False, edges=True))
+    assert set("".join(shape.commands for shape in drawing.tracing.shapes)) == set("MLZ")
+    assert set("".join(edge.commands for edge in drawing.tracing.edges)) <= set("MLZ")
+    assert drawing.certificate is not None
+    assert drawing.certificate.agreement_pct == 100.0
+    assert drawing.tracing.edges
+    assert not vectorize(image, VectorizeOptions()).tracing.edges
 
 
 def test_an_ink_one_pixel_thin_is_drawn_by_our_own_tracer() -> None:

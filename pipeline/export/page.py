@@ -9,6 +9,7 @@ from html import escape
 
 from PIL import Image
 
+from pipeline.export.svg import rounded_down
 from pipeline.schema import InkReport, Report
 from pipeline.types import U8
 
@@ -203,7 +204,7 @@ def _summary(report: Report) -> str:
         _counted(report.paths, "path"),
         _counted(report.nodes, "node"),
         "" if report.bytes is None else f"{report.bytes / 1000:.1f} kB of SVG",
-        "" if report.certificate is None else f"{report.certificate.agreement_pct:.2f} % true to its map",
+        "" if report.certificate is None else f"{rounded_down(report.certificate.agreement_pct, 2)} % true to its map",
         f"{report.engine} engine",
         f"{report.timings_ms.total / 1000:.2f} s",
     ]

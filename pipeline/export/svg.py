@@ -93,12 +93,17 @@ def slug(name: str, otherwise: str) -> str:
     return words if words else otherwise
 
 
+def rounded_down(share_pct: float, decimals: int) -> str:
+    """An agreement in per cent as text, never more than it is: 100.00 means every pixel."""
+    return f"{Decimal(str(share_pct)).quantize(Decimal(1).scaleb(-decimals), ROUND_DOWN):f}"
+
+
 def _metadata(certificate: Certificate) -> str:
-    """The certificate in its own namespace; its agreement is rounded down, so that 100.00 means every pixel."""
+    """The certificate in its own namespace."""
     stated = {
         "xmlns:livery": CERTIFICATE_NS,
         "tolerance_px": _decimal(round(1000 * certificate.tolerance_px)),
-        "agreement_pct": f"{Decimal(str(certificate.agreement_pct)).quantize(Decimal('0.01'), ROUND_DOWN)}",
+        "agreement_pct": rounded_down(certificate.agreement_pct, 2),
         "nodes": f"{certificate.nodes}",
         "paths": f"{certificate.paths}",
         **{kind: f"{certificate.primitives[kind]}" for kind in PRIMITIVES if kind in certificate.primitives},

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.compiled import inlined
 from pipeline.trace.circular import on_circle, sweep_about
 from pipeline.trace.nodes import CAP_TURN_RAD, cap_at, corner_at, smooth_node
+from pipeline.types import F64, Mask
 
 SMOOTH, CORNER, END = 0, 1, 2
 FIXED, ARC_BEGINS = 1.0, 2.0
@@ -21,25 +22,42 @@ NARROW_COST = 0.6
 
 
 @inlined
-def _add(nodes, count, v, px, py, bx, by, fx, fy, kind, cost):  # type: ignore[no-untyped-def]
+def _add(
+    nodes: F64,
+    count: int,
+    v: int,
+    px: float,
+    py: float,
+    bx: float,
+    by: float,
+    fx: float,
+    fy: float,
+    kind: int,
+    cost: float,
+) -> int:
     row = nodes[count]
-    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8] = v, px, py, bx, by, fx, fy, kind, cost
-    row[9] = 0.0
+    row[VERTEX], row[X], row[Y] = v, px, py
+    row[BACK_X], row[BACK_Y], row[ON_X], row[ON_Y] = bx, by, fx, fy
+    row[KIND], row[COST], row[HELD] = kind, cost, 0.0
     return count + 1
 
 
 @inlined
-def _add_smooth(x, y, horizontal, bound, v, most, nodes, count, fitted):  # type: ignore[no-untyped-def]
+def _add_smooth(
+    x: F64, y: F64, horizontal: Mask, bound: F64, v: int, most: int, nodes: F64, count: int, fitted: F64
+) -> int:
     w = smooth_node(x, y, horizontal, bound[v], v, most, fitted)
     length = np.sqrt(fitted[2] ** 2 + fitted[3] ** 2)
     if w == 0 or length < 1e-6:
         return count
     tx, ty = fitted[2] / length, fitted[3] / length
-    return _add(nodes, count, v, fitted[0], fitted[1], -tx, -ty, tx, ty, SMOOTH, 0.6 if w < 3 else 0.0)
+    return _add(nodes, count, v, fitted[0], fitted[1], -tx, -ty, tx, ty, SMOOTH, NARROW_COST if w < 3 else 0.0)
 
 
 @inlined
-def _add_corner(x, y, horizontal, turn, v, before, after, nodes, count, fitted):  # type: ignore[no-untyped-def]
+def _add_corner(
+    x: F64, y: F64, horizontal: Mask, turn: F64, v: int, before: int, after: int, nodes: F64, count: int, fitted: F64
+) -> int:
     place = np.empty(2)
     vx, vy = 0.5 * (x[v - 1] + x[v]), 0.5 * (y[v - 1] + y[v])
     place[0], place[1] = vx, vy
@@ -49,7 +67,7 @@ def _add_corner(x, y, horizontal, turn, v, before, after, nodes, count, fitted):
 
 
 @inlined
-def _add_arc_end(x, y, run, v, leaving, nodes, count):  # type: ignore[no-untyped-def]
+def _add_arc_end(x: F64, y: F64, run: F64, v: int, leaving: bool, nodes: F64, count: int) -> int:
     """A node where a circular stretch begins (leaving) or ends, on the circle and along it."""
     cx, cy, r = run[2], run[3], run[4]
     px, py = on_circle(0.5 * (x[v - 1] + x[v]), 0.5 * (y[v - 1] + y[v]), cx, cy, r)
@@ -57,13 +75,19 @@ def _add_arc_end(x, y, run, v, leaving, nodes, count):  # type: ignore[no-untype
     direction = 1.0 if sweep_about(x, y, a, b, cx, cy) > 0 else -1.0
     tx, ty = -(py - cy) / r * direction, (px - cx) / r * direction
     count = _add(nodes, count, v, px, py, -tx, -ty, tx, ty, SMOOTH, 0.0)
-    nodes[count - 1, 9] = ARC_BEGINS if leaving else FIXED
+    nodes[count - 1, HELD] = ARC_BEGINS if leaving else FIXED
     return count
 
 
 @inlined
-def _add_cap(x, y, horizontal, v, low, high, first, nodes, count):  # type: ignore[no-untyped-def]
-    """Both corners of a square end about v, in place of nodes since vertex `first` that lie between; count, last vertex."""
+def _add_cap(
+    x: F64, y: F64, horizontal: Mask, v: int, low: int, high: int, first: int, nodes: F64, count: int
+) -> tuple[int, int]:
+    """Adds both corners of a square end about v, in place of the nodes between them; the count, the last vertex.
+
+    The last vertex is -1 where none is added: no such end is there, it begins before vertex `first`, or a node lies in
+    it that each path passes. Nodes behind that one are dropped even then.
+    """
     cap = np.empty(8)
     one, two = cap_at(x, y, horizontal, v, low, high, cap)
     if one == two or one < first:
@@ -80,14 +104,28 @@ def _add_cap(x, y, horizontal, v, low, high, first, nodes, count):  # type: igno
 
 
 @inlined
-def place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, found, step, nodes):  # type: ignore[no-untyped-def]
-    """Candidate nodes in order to the rows of `nodes`: vertex, place, tangent back and forward, kind, cost, fixed."""
+def place_nodes(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    low: int,
+    high: int,
+    closed: bool,
+    ends: F64,
+    turn: F64,
+    runs: F64,
+    found: int,
+    step: int,
+    nodes: F64,
+) -> int:
+    """Writes the candidate nodes between vertices low and high, in order, to the rows of `nodes`; their number."""
     fitted = np.empty(6)
     first_point, last_point = (0, len(x)) if closed else (low, high)
     count, run, last_corner = 0, 0, low - 100
     v = low
     while v <= high:
-        end = v == low or v == high
+        end = not low < v < high
         before, after = v - first_point, last_point - v
         inside = run < found and runs[run, 0] < v < runs[run, 1]
         if run < found and (v == runs[run, 0] or v == runs[run, 1]) and (closed or not end):
@@ -102,7 +140,9 @@ def place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, fo
         elif turn[v] > CAP_TURN_RAD and not end:
             count, last = _add_cap(x, y, horizontal, v, first_point, last_point, low, nodes, count)
             if last < 0:
-                count = _add_corner(x, y, horizontal, turn, v, min(before, v - last_corner), after, nodes, count, fitted)
+                count = _add_corner(
+                    x, y, horizontal, turn, v, min(before, v - last_corner), after, nodes, count, fitted
+                )
                 last = v
             v = last_corner = last
         elif turn[v] > 0:
@@ -115,6 +155,6 @@ def place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, fo
         if run < found and v == runs[run, 1]:
             run += 1
             if run < found and runs[run, 0] == v:
-                nodes[count - 1, 7], nodes[count - 1, 9] = CORNER, ARC_BEGINS  # two circles meet
+                nodes[count - 1, KIND], nodes[count - 1, HELD] = CORNER, ARC_BEGINS  # two circles meet
         v += 1
     return count

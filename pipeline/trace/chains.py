@@ -1,10 +1,10 @@
 """Chains: arcs of the planar map joined through the junctions that they pass smoothly.
 
-Where three regions meet, two of the three arcs often are one contour (a tyre on the ground, a body before a wall) and the
-third ends on it: a T junction. A *chain* is a contour through such junctions, fitted as one curve and cut afterwards, so
-a junction leaves no bump. A chain's points are the midpoints of its cracks. Each has its *dual segment*, which joins the
-centres of the two pixels that the crack parts; a curve that crosses every dual segment shows every pixel in its own ink
-(the bound of Imai and Iri's polygonal approximation, taken crosswise).
+Where three regions meet, two of the three arcs often are one contour (a tyre on the ground, a body before a wall) and
+the third ends on it: a T junction. A *chain* is a contour through such junctions, fitted as one curve and cut
+afterwards, so a junction leaves no bump. A chain's points are the midpoints of its cracks. Each has its *dual segment*,
+which joins the centres of the two pixels that the crack parts; a curve that crosses every dual segment shows every
+pixel in its own ink (the bound of Imai and Iri's polygonal approximation, taken crosswise).
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.compiled import by_rows, inlined, kernel
 from pipeline.trace.planar import PlanarMap
-from pipeline.types import F64, I32, U8
+from pipeline.types import F64, I32, U8, Mask
 
 REACH_POINTS = 12
 """Points of each arc that decide whether two arcs go on in each other."""
@@ -28,8 +27,6 @@ MAX_RESIDUAL_PX = 0.8
 LEAST_BOUND_PX = 0.25
 BOUND_PER_PX = 0.45
 AROUND_POINTS = 4
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +48,8 @@ class Chains:
 
     first: I32
     arc: I32
-    reverse: Flags
-    closed: Flags
+    reverse: Mask
+    closed: Mask
     point_first: I32
     cut: I32
     point: I32
@@ -71,12 +68,12 @@ def join_arcs(plane: PlanarMap) -> Chains:
     arc_point, x2, y2 = _midpoints(plane.first, plane.x, plane.y)
     onward = _pair_ends(arc_point, x2, y2, plane.start, plane.end, plane.left, plane.right, len(plane.junction_x))
     first, arc, reverse, closed = _link(onward, plane.start)
-    cut, point = _gather(first, arc, reverse, arc_point)
+    cut, point = _gather(arc, reverse, arc_point)
     return Chains(first, arc, reverse, closed, cut[first], cut, point, arc_point, x2, y2, onward)
 
 
 @kernel
-def _midpoints(first, xs, ys):  # type: ignore[no-untyped-def]
+def _midpoints(first: I32, xs: I32, ys: I32) -> tuple[I32, I32, I32]:
     """Midpoints of each arc's cracks, in half pixels."""
     arcs = len(first) - 1
     arc_point = np.zeros(arcs + 1, np.int32)
@@ -100,7 +97,7 @@ def _midpoints(first, xs, ys):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _end_points(arc_point, x2, y2, end, out_x, out_y):  # type: ignore[no-untyped-def]
+def _end_points(arc_point: I32, x2: I32, y2: I32, end: int, out_x: F64, out_y: F64) -> int:
     """The points nearest to an arc's end (2 × arc, plus 1 for its last vertex), nearest first; returns their number."""
     arc = end // 2
     low, high = arc_point[arc], arc_point[arc + 1]
@@ -108,11 +105,11 @@ def _end_points(arc_point, x2, y2, end, out_x, out_y):  # type: ignore[no-untype
     for i in range(n):
         at = low + i if end % 2 == 0 else high - 1 - i
         out_x[i], out_y[i] = 0.5 * x2[at], 0.5 * y2[at]
-    return n
+    return int(n)
 
 
 @inlined
-def _bend(ax, ay, na, bx, by, nb):  # type: ignore[no-untyped-def]
+def _bend(ax: F64, ay: F64, na: int, bx: F64, by: F64, nb: int) -> float:
     """How badly two ends go on in each other: 9 where they don't.
 
     A parabola is fitted to the points of both, by their place in the walk; its largest distance to a point is the
@@ -153,12 +150,12 @@ def _bend(ax, ay, na, bx, by, nb):  # type: ignore[no-untyped-def]
         tx = (m[1, 3] / m[1, 1]) + 2 * u * (m[2, 3] / m[2, 2])
         ty = (m[1, 4] / m[1, 1]) + 2 * u * (m[2, 4] / m[2, 2])
         worst = max(worst, abs(dx * ty - dy * tx) / max(np.sqrt(tx * tx + ty * ty), 1e-9))
-    return worst + 0.3 * turn
+    return float(worst + 0.3 * turn)
 
 
 @kernel
-def _pair_ends(arc_point, x2, y2, start, end, left, right, junctions):  # type: ignore[no-untyped-def]
-    """For each arc end (2 × arc, plus 1 for the last vertex) the end in which it goes on through the junction, or -1."""
+def _pair_ends(arc_point: I32, x2: I32, y2: I32, start: I32, end: I32, left: I32, right: I32, junctions: int) -> I32:
+    """For each arc end (2 × arc, plus 1 for its last vertex) the end in which it goes on at its junction, or -1."""
     arcs = len(start)
     onward = np.full(2 * arcs, -1, np.int32)
     ends_of = np.full((junctions, 4), -1, np.int32)
@@ -195,7 +192,7 @@ def _pair_ends(arc_point, x2, y2, start, end, left, right, junctions):  # type: 
 
 
 @kernel
-def _link(onward, start):  # type: ignore[no-untyped-def]
+def _link(onward: I32, start: I32) -> tuple[I32, I32, Mask, Mask]:
     """Arcs in the order of their chains; open chains first, then those that close."""
     arcs = len(start)
     arc, reverse = np.empty(arcs, np.int32), np.zeros(arcs, np.bool_)
@@ -221,7 +218,7 @@ def _link(onward, start):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _gather(first, arc, reverse, arc_point):  # type: ignore[no-untyped-def]
+def _gather(arc: I32, reverse: Mask, arc_point: I32) -> tuple[I32, I32]:
     """The points of all chains one after the other, and where each arc's points begin among them."""
     cut = np.zeros(len(arc) + 1, np.int32)
     point = np.empty(arc_point[-1], np.int32)
@@ -238,8 +235,8 @@ def _gather(first, arc, reverse, arc_point):  # type: ignore[no-untyped-def]
 def tolerances(index: U8, chains: Chains, tolerance_px: float) -> F64:
     """The bound at each point: `tolerance_px`, but less where a region stays thin, so that its two sides can't meet.
 
-    Beside a region t pixels across (along the dual segment) it is ¼ + ⅜ t. What counts is the widest place within
-    AROUND_POINTS along the arc: a region that tapers towards a junction is not thin for that.
+    Beside a region t pixels across (along the dual segment) it is LEAST_BOUND_PX + BOUND_PER_PX · t. What counts is the
+    widest place within AROUND_POINTS along the arc: a region that tapers towards a junction is not thin for that.
 
     Args:
         index: uint8 [H, W].
@@ -258,7 +255,7 @@ def tolerances(index: U8, chains: Chains, tolerance_px: float) -> F64:
 
 
 @kernel
-def _breadths(index, x2, y2, enough, out, first, last):  # type: ignore[no-untyped-def]
+def _breadths(index: U8, x2: I32, y2: I32, enough: int, out: I32, first: int, last: int) -> None:
     """Pixels across the thinner of the two regions beside points first to last, along their dual segments, to `out`."""
     height, width = index.shape
     for i in range(first, last):
@@ -283,7 +280,7 @@ def _breadths(index, x2, y2, enough, out, first, last):  # type: ignore[no-untyp
 
 
 @kernel
-def _bounds(arc_point, across, tolerance_px, out):  # type: ignore[no-untyped-def]
+def _bounds(arc_point: I32, across: I32, tolerance_px: float, out: F64) -> None:
     for arc in range(len(arc_point) - 1):
         low, high = arc_point[arc], arc_point[arc + 1]
         for i in range(low, high):

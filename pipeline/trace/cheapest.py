@@ -6,14 +6,23 @@ stands. A path costs the numbers that it writes and a share of the squared dista
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from pipeline.compiled import inlined
-from pipeline.trace.candidates import ARC_BEGINS, SMOOTH
+from pipeline.trace.candidates import ARC_BEGINS, COST, HELD, KIND, SMOOTH, VERTEX, X, Y
 from pipeline.trace.cubics import handles_from, sampled_strain
 from pipeline.trace.moments import SIZE, cubic_sums, line_squares, walk_on
+from pipeline.types import F64, I32, Mask
 
 LINE, CUBIC, ARC, ELLIPSE = 0, 1, 2, 3
+
+Found: TypeAlias = tuple[F64, I32, I32, F64]
+"""The cheapest way to each node: its cost, the node before, what lies between, and the handles of that."""
+
+Scratch: TypeAlias = tuple[F64, F64, F64, F64]
+"""Room for the ends of a cubic [8], its sums [7] and its handles [4], and the squares of what it leaves [1]."""
 
 SPACING, STRAIN, STRIDE, CURVES = range(4)
 """What `settings` hold: cracks between smooth nodes, cost of a squared pixel of distance, points from one at which a
@@ -43,7 +52,7 @@ SMOOTHING = 2
 
 
 @inlined
-def _kink(nodes, a, b):  # type: ignore[no-untyped-def]
+def _kink(nodes: F64, a: int, b: int) -> float:
     """Cost of the angles between the line from node a to node b and the smooth tangents there; negative: refused."""
     dx, dy = nodes[b, 1] - nodes[a, 1], nodes[b, 2] - nodes[a, 2]
     length = np.sqrt(dx * dx + dy * dy)
@@ -63,8 +72,8 @@ def _kink(nodes, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _narrow(x, y, horizontal, bound, i, px, py, cone):  # type: ignore[no-untyped-def]
-    """Narrows the cone of directions from (px, py) to those that cross point i's dual segment; False once it is empty."""
+def _narrow(x: F64, y: F64, horizontal: Mask, bound: F64, i: int, px: float, py: float, cone: F64) -> bool:
+    """Narrows the cone of directions from (px, py) to those that cross point i's dual segment; False if none does."""
     dx, dy = x[i] - px, y[i] - py
     if dx * dx + dy * dy < 1.0:
         return True
@@ -83,19 +92,20 @@ def _narrow(x, y, horizontal, bound, i, px, py, cone):  # type: ignore[no-untype
         cone[0], cone[1] = ax, ay
     if cone[2] * by - cone[3] * bx < 0:
         cone[2], cone[3] = bx, by
-    return cone[0] * cone[3] - cone[1] * cone[2] >= 0
+    return bool(cone[0] * cone[3] - cone[1] * cone[2] >= 0)
 
 
 @inlined
-def _in_cone(cone, dx, dy):  # type: ignore[no-untyped-def]
+def _in_cone(cone: F64, dx: float, dy: float) -> bool:
     if cone[4] == 0:
         return True
-    return cone[0] * dy - cone[1] * dx >= 0 and dx * cone[3] - dy * cone[2] >= 0 and cone[0] * dx + cone[1] * dy > 0
+    between = cone[0] * dy - cone[1] * dx >= 0 and dx * cone[3] - dy * cone[2] >= 0
+    return bool(between and cone[0] * dx + cone[1] * dy > 0)
 
 
 @inlined
-def walk_lengths(x, y, along):  # type: ignore[no-untyped-def]
-    """The way along the walk at each point, px: each step is as long as the chord over the SMOOTHING points around it."""
+def walk_lengths(x: F64, y: F64, along: F64) -> None:
+    """The way along the walk at each point, px: a step is its share of the chord over SMOOTHING points about it."""
     n = len(x)
     along[0] = 0.0
     for i in range(1, n):
@@ -105,7 +115,8 @@ def walk_lengths(x, y, along):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _offer(cost, back, kind, handles, b, a, total, what, h):  # type: ignore[no-untyped-def]
+def _offer(found: Found, b: int, a: int, total: float, what: int, h: F64) -> None:
+    cost, back, kind, handles = found
     if total < cost[b]:
         cost[b], back[b], kind[b] = total, a, what
         for j in range(4):
@@ -113,62 +124,124 @@ def _offer(cost, back, kind, handles, b, a, total, what, h):  # type: ignore[no-
 
 
 @inlined
-def _ends_of(nodes, a, b, ends):  # type: ignore[no-untyped-def]
+def _offer_line(found: Found, nodes: F64, a: int, b: int, m: F64, base: float, strain_cost: float, h: F64) -> bool:
+    """Offers the line between two nodes for `base` and what it costs itself; whether no cubic need be tried."""
+    kink = _kink(nodes, a, b)
+    if kink < 0:
+        return False
+    strain = strain_cost * line_squares(m, nodes[b, X] - nodes[a, X], nodes[b, Y] - nodes[a, Y])
+    _offer(found, b, a, base + LINE_COST + kink + strain, LINE, h)
+    return kink < CUBIC_COST - LINE_COST
+
+
+@inlined
+def _way_to(along: F64, v: int) -> float:
+    """The way along the walk to vertex v, px."""
+    return float(0.5 * (along[v - 1] + along[min(v, len(along) - 1)]) if v > 0 else along[0])
+
+
+@inlined
+def _ends_of(nodes: F64, a: int, b: int, ends: F64) -> None:
     p, q = nodes[a], nodes[b]
     ends[0], ends[1], ends[2], ends[3] = p[1], p[2], q[1], q[2]
     ends[4], ends[5], ends[6], ends[7] = p[5], p[6], q[3], q[4]
 
 
 @inlined
-def _reach_out(x, y, horizontal, bound, along, nodes, count, a, settings, state):  # type: ignore[no-untyped-def]
-    """Offers every later node what the segments from node a cost; ends at a fixed node or where nothing fits any more."""
-    cost, back, kind, handles = state
+def _cubic_holds(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    along: F64,
+    nodes: F64,
+    a: int,
+    b: int,
+    m: F64,
+    step: int,
+    room: Scratch,
+) -> bool:
+    """Whether the cubic of least squares between two nodes keeps within the bounds; it is left in `room`.
+
+    Args:
+        m: sums along the walk from node a to node b.
+        step: points from one at which the cubic is checked to the next, where it is not DENSE.
+    """
+    ends, q, h, squares = room
+    start, stop = int(nodes[a, VERTEX]), int(nodes[b, VERTEX])
+    dx, dy, n, begin = nodes[b, X] - nodes[a, X], nodes[b, Y] - nodes[a, Y], stop - start, _way_to(along, start)
+    _ends_of(nodes, a, b, ends)
+    length = max(_way_to(along, stop) - begin, np.sqrt(dx * dx + dy * dy))
+    cubic_sums(m, length, dx, dy, q)
+    if not handles_from(q, n, length, ends, nodes[a, KIND] != SMOOTH, nodes[b, KIND] != SMOOTH, h):
+        return False
+    stride = 1 if n < DENSE else step
+    return sampled_strain(x, y, horizontal, bound, start, stop, along, begin, length, stride, ends, h, squares) <= 1
+
+
+@inlined
+def _reach_out(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    along: F64,
+    nodes: F64,
+    count: int,
+    a: int,
+    settings: F64,
+    found: Found,
+) -> None:
+    """Offers every later node what the segments from node a cost.
+
+    It ends at a node that every path passes, or where nothing fits any more.
+    """
     strain_cost, stride, curves = settings[STRAIN], int(settings[STRIDE]), settings[CURVES] != 0
-    px, py, start = nodes[a, 1], nodes[a, 2], int(nodes[a, 0])
-    begin = 0.5 * (along[start - 1] + along[start]) if start > 0 else along[0]
-    cone, h, m, q = np.zeros(5), np.zeros(4), np.zeros(SIZE), np.empty(7)
-    ends, squares = np.empty(8), np.zeros(1)
+    px, py, start = nodes[a, X], nodes[a, Y], int(nodes[a, VERTEX])
+    begin = _way_to(along, start)
+    cone, m, h, squares = np.zeros(5), np.zeros(SIZE), np.zeros(4), np.zeros(1)
+    room = (np.empty(8), np.empty(7), h, squares)
     seen, line_alive, failures, skip = start, True, 0, 0
     for b in range(a + 1, count):
-        stop = int(nodes[b, 0])
+        stop = int(nodes[b, VERTEX])
         if stop == start:
             continue
         while seen < stop:
             walk_on(m, along[seen] - begin, x[seen] - px, y[seen] - py)
             line_alive = line_alive and _narrow(x, y, horizontal, bound, seen, px, py, cone)
             seen += 1
-        base = cost[a] + nodes[b, 8]
-        dx, dy = nodes[b, 1] - px, nodes[b, 2] - py
+        base = found[0][a] + nodes[b, COST]
         straight = False
-        if line_alive and _in_cone(cone, dx, dy):
-            kink = _kink(nodes, a, b)
-            straight = 0 <= kink < CUBIC_COST - LINE_COST
-            if kink >= 0:
-                strain = strain_cost * line_squares(m, dx, dy)
-                _offer(cost, back, kind, handles, b, a, base + LINE_COST + kink + strain, LINE, h)
-        fixed = nodes[b, 9] > 0 or nodes[b, 7] != SMOOTH
+        if line_alive and _in_cone(cone, nodes[b, X] - px, nodes[b, Y] - py):
+            straight = _offer_line(found, nodes, a, b, m, base, strain_cost, h)
+        fixed = nodes[b, HELD] > 0 or nodes[b, KIND] != SMOOTH
         if curves and failures < FAILURES and stop - start <= MOST_POINTS and not straight and (skip == 0 or fixed):
-            _ends_of(nodes, a, b, ends)
-            length = 0.5 * (along[stop - 1] + along[min(stop, len(along) - 1)]) - begin
-            length = max(length, np.sqrt(dx * dx + dy * dy))
-            cubic_sums(m, length, dx, dy, q)
-            n = stop - start
-            if handles_from(q, n, length, ends, nodes[a, 7] != SMOOTH, nodes[b, 7] != SMOOTH, h) and sampled_strain(
-                x, y, horizontal, bound, start, stop, along, begin, length, 1 if n < DENSE else stride, ends, h, squares
-            ) <= 1:
+            if _cubic_holds(x, y, horizontal, bound, along, nodes, a, b, m, stride, room):
                 failures = 0
-                _offer(cost, back, kind, handles, b, a, base + CUBIC_COST + strain_cost * squares[0], CUBIC, h)
+                _offer(found, b, a, base + CUBIC_COST + strain_cost * squares[0], CUBIC, h)
             else:
                 failures += 1
             skip = max(0, (b - a) // SPREAD - 1)
         elif skip > 0:
             skip -= 1
-        if nodes[b, 9] > 0 or (not line_alive and (failures >= FAILURES or not curves)):
+        if nodes[b, HELD] > 0 or (not line_alive and (failures >= FAILURES or not curves)):
             break
 
 
 @inlined
-def cheapest(x, y, horizontal, bound, along, nodes, count, settings, back, kind, handles):  # type: ignore[no-untyped-def]
+def cheapest(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    along: F64,
+    nodes: F64,
+    count: int,
+    settings: F64,
+    back: I32,
+    kind: I32,
+    handles: F64,
+) -> None:
     """The cheapest path from the first node to the last: back[b] is the node before b on it."""
     cost = np.full(count, np.inf)
     cost[0] = 0.0
@@ -184,4 +257,3 @@ def cheapest(x, y, horizontal, bound, along, nodes, count, settings, back, kind,
             b += 1
         if cost[b] == np.inf:
             cost[b], back[b], kind[b] = cost[a] + FORCED_COST, a, LINE
-    return cost[count - 1]

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.compiled import inlined
 from pipeline.trace.conics import circle_through, ellipse_offset, ellipse_through
 from pipeline.trace.cubics import crosswise
+from pipeline.types import F64, Mask
 
 LEAST_POINTS = 32
 LEAST_SWEEP_RAD = 1.1
@@ -29,7 +30,9 @@ SPOT_PX, SPOT_ASPECT, SPOT_LIMIT_PX = 8.0, 3.0, 1.2
 
 
 @inlined
-def _circle_strain(x, y, horizontal, bound, a, b, cx, cy, r):  # type: ignore[no-untyped-def]
+def _circle_strain(
+    x: F64, y: F64, horizontal: Mask, bound: F64, a: int, b: int, cx: float, cy: float, r: float
+) -> float:
     worst = 0.0
     for i in range(a, b):
         u, w = x[i] - cx, y[i] - cy
@@ -42,7 +45,7 @@ def _circle_strain(x, y, horizontal, bound, a, b, cx, cy, r):  # type: ignore[no
 
 
 @inlined
-def sweep_about(x, y, a, b, cx, cy):  # type: ignore[no-untyped-def]
+def sweep_about(x: F64, y: F64, a: int, b: int, cx: float, cy: float) -> float:
     """The signed angle in which points a to b go round (cx, cy)."""
     total = 0.0
     for i in range(a + 1, b):
@@ -52,14 +55,14 @@ def sweep_about(x, y, a, b, cx, cy):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _goes_round(x, y, a, b, cx, cy, r):  # type: ignore[no-untyped-def]
+def _goes_round(x: F64, y: F64, a: int, b: int, cx: float, cy: float, r: float) -> bool:
     """Whether points a to b go round (cx, cy) far enough for an arc, and never back along it."""
     sweep = abs(sweep_about(x, y, a, b, cx, cy))
     return sweep >= LEAST_SWEEP_RAD and sweep * r >= STEADY * (b - a)
 
 
 @inlined
-def _may_be_circular(x, y, a, b):  # type: ignore[no-untyped-def]
+def _may_be_circular(x: F64, y: F64, a: int, b: int) -> bool:
     """A cheap look at five places of a stretch: whether their sagittas are those of a circle, to about a pixel."""
     last = b - 1
     m = (a + last) // 2
@@ -81,7 +84,9 @@ def _may_be_circular(x, y, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _circle_run(x, y, horizontal, limit, low, high, at, out):  # type: ignore[no-untyped-def]
+def _circle_run(
+    x: F64, y: F64, horizontal: Mask, limit: F64, low: int, high: int, at: int, out: F64
+) -> tuple[int, int]:
     """Grows a circular stretch from points at to at + LEAST_POINTS; its centre and radius to out[0:3].
 
     Returns its first point and the one behind its last; equal where there is none.
@@ -115,7 +120,7 @@ def _circle_run(x, y, horizontal, limit, low, high, at, out):  # type: ignore[no
 
 
 @inlined
-def find_circles(x, y, horizontal, limit, low, high, turn, runs):  # type: ignore[no-untyped-def]
+def find_circles(x: F64, y: F64, horizontal: Mask, limit: F64, low: int, high: int, turn: F64, runs: F64) -> int:
     """Circular stretches between points low and high, in order, as rows first, last, centre, radius; their number."""
     found, at = 0, low
     circle = np.empty(3)
@@ -145,7 +150,7 @@ def find_circles(x, y, horizontal, limit, low, high, turn, runs):  # type: ignor
 
 
 @inlined
-def on_circle(x, y, cx, cy, r):  # type: ignore[no-untyped-def]
+def on_circle(x: float, y: float, cx: float, cy: float, r: float) -> tuple[float, float]:
     """The point of a circle nearest to (x, y)."""
     u, w = x - cx, y - cy
     d = max(np.sqrt(u * u + w * w), 1e-9)
@@ -153,14 +158,14 @@ def on_circle(x, y, cx, cy, r):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _roundness(bound, rx, ry):  # type: ignore[no-untyped-def]
-    """How far an ellipse of these radii may pass a point: a spot may be made one, a large or slender outline must be one."""
+def _roundness(bound: float, rx: float, ry: float) -> float:
+    """How far an ellipse of these radii may pass a point: further where it is a spot, which need not be one yet."""
     spot = max(rx, ry) <= SPOT_PX and max(rx, ry) <= SPOT_ASPECT * min(rx, ry)
     return min(bound, SPOT_LIMIT_PX if spot else CIRCLE_PX)
 
 
 @inlined
-def _is_ellipse(x, y, horizontal, bound, low, high, e):  # type: ignore[no-untyped-def]
+def _is_ellipse(x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: int, e: F64) -> bool:
     """Whether ellipse e (centre, radii, turn) passes points low to high closely and reaches no further than they do."""
     c, s = np.cos(e[4]), np.sin(e[4])
     half_x = np.sqrt((e[2] * c) ** 2 + (e[3] * s) ** 2)
@@ -172,11 +177,11 @@ def _is_ellipse(x, y, horizontal, bound, low, high, e):  # type: ignore[no-untyp
             return False
         left, right, top, bottom = min(left, x[i]), max(right, x[i]), min(top, y[i]), max(bottom, y[i])
     across = e[0] - half_x > left - 1 and e[0] + half_x < right + 1
-    return across and e[1] - half_y > top - 1 and e[1] + half_y < bottom + 1
+    return bool(across and e[1] - half_y > top - 1 and e[1] + half_y < bottom + 1)
 
 
 @inlined
-def closed_conic(x, y, horizontal, bound, low, high, segments):  # type: ignore[no-untyped-def]
+def closed_conic(x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: int, segments: F64) -> int:
     """The whole closed chain as a circle or an ellipse; the number of segments written, 1 or 0."""
     cx, cy, r = circle_through(x, y, low, high)
     sweep = sweep_about(x, y, low, high + 1, cx, cy)
@@ -193,7 +198,9 @@ def closed_conic(x, y, horizontal, bound, low, high, segments):  # type: ignore[
     e = np.empty(5)
     if high - low < 12 or not ellipse_through(x, y, low, high, e):
         return 0
-    if abs(sweep_about(x, y, low, high + 1, e[0], e[1])) < ROUND_RAD or not _is_ellipse(x, y, horizontal, bound, low, high, e):
+    if abs(sweep_about(x, y, low, high + 1, e[0], e[1])) < ROUND_RAD or not _is_ellipse(
+        x, y, horizontal, bound, low, high, e
+    ):
         return 0
     c, s = np.cos(e[4]), np.sin(e[4])
     u, w = px - e[0], py - e[1]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined
+from pipeline.types import F64
 
 STEPS = 4
 TINY = 1e-12
 
 
 @inlined
-def solve(m, b, n):  # type: ignore[no-untyped-def]
+def solve(m: F64, b: F64, n: int) -> bool:
     """Gaussian elimination with row pivots on m [n, n] and b [n] in place; False where m is singular."""
     for i in range(n):
         pivot = i
@@ -43,7 +44,7 @@ def solve(m, b, n):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def circle_through(x, y, a, b):  # type: ignore[no-untyped-def]
+def circle_through(x: F64, y: F64, a: int, b: int) -> tuple[float, float, float]:
     """Centre x, y and radius of the circle nearest to points a to b (exclusive); radius 0 where there is none."""
     n = b - a
     mean_x, mean_y = 0.0, 0.0
@@ -91,7 +92,7 @@ def circle_through(x, y, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _ellipse_start(x, y, a, b, out):  # type: ignore[no-untyped-def]
+def _ellipse_start(x: F64, y: F64, a: int, b: int, out: F64) -> bool:
     """An algebraic ellipse with x² + y² coefficients that sum to 1: centre, radii and turn to `out`."""
     n = b - a
     mean_x, mean_y = 0.0, 0.0
@@ -131,8 +132,8 @@ def _ellipse_start(x, y, a, b, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def ellipse_offset(e, x, y):  # type: ignore[no-untyped-def]
-    """Sampson's distance of (x, y) from ellipse e (centre, radii, turn), positive outside, and its gradient's direction."""
+def ellipse_offset(e: F64, x: float, y: float) -> tuple[float, float, float]:
+    """Sampson's distance of (x, y) from ellipse e (centre, radii, turn), positive outside, and its unit gradient."""
     c, s = np.cos(e[4]), np.sin(e[4])
     u, w = (x - e[0]) * c + (y - e[1]) * s, (y - e[1]) * c - (x - e[0]) * s
     gu, gw = u / (e[2] * e[2]), w / (e[3] * e[3])
@@ -142,8 +143,8 @@ def ellipse_offset(e, x, y):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def ellipse_through(x, y, a, b, out):  # type: ignore[no-untyped-def]
-    """Centre, radii (px) and turn (rad) of the ellipse nearest to points a to b, to `out` [5]; False if there is none."""
+def ellipse_through(x: F64, y: F64, a: int, b: int, out: F64) -> bool:
+    """Centre, radii (px) and turn (rad) of the ellipse nearest to points a to b, to `out` [5]; False where none is."""
     if b - a < 10 or not _ellipse_start(x, y, a, b, out):
         return False
     m, v, slope, moved = np.zeros((5, 5)), np.zeros(5), np.zeros(5), np.zeros(5)

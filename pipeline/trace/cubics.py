@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined
+from pipeline.types import F64, Mask
 
 LEAST_CROSSING = 0.35
 """Least cosine between a curve's normal and a dual segment: what a curve nearly along the segment is divided by."""
@@ -27,20 +28,20 @@ RIDGE = 1e-3
 
 
 @inlined
-def crosswise(ex, ey, tx, ty, horizontal):  # type: ignore[no-untyped-def]
+def crosswise(ex: float, ey: float, tx: float, ty: float, horizontal: bool) -> float:
     """Length along the dual segment between a point and a curve: (ex, ey) apart, where the curve runs along (tx, ty).
 
     The dual segment of a horizontal crack is vertical.
     """
     length = np.sqrt(tx * tx + ty * ty)
     if length < 1e-9:
-        return np.sqrt(ex * ex + ey * ey)
+        return float(np.sqrt(ex * ex + ey * ey))
     along = abs(tx) if horizontal else abs(ty)
-    return abs(ex * ty - ey * tx) / max(along, LEAST_CROSSING * length)
+    return float(abs(ex * ty - ey * tx) / max(along, LEAST_CROSSING * length))
 
 
 @inlined
-def chord_parameters(x, y, a, b, x0, y0, x3, y3, u):  # type: ignore[no-untyped-def]
+def chord_parameters(x: F64, y: F64, a: int, b: int, x0: float, y0: float, x3: float, y3: float, u: F64) -> float:
     """Parameters of points a to b by chord length, to u[0:b - a]; returns the length of the walk."""
     length, px, py = 0.0, x0, y0
     for i in range(a, b):
@@ -52,11 +53,11 @@ def chord_parameters(x, y, a, b, x0, y0, x3, y3, u):  # type: ignore[no-untyped-
     scale = 1 / max(length, 1e-9)
     for i in range(b - a):
         u[i] *= scale
-    return length
+    return float(length)
 
 
 @inlined
-def _sums(x, y, a, b, ends, u, q):  # type: ignore[no-untyped-def]
+def _sums(x: F64, y: F64, a: int, b: int, ends: F64, u: F64, q: F64) -> None:
     """Sums of the normal equations over points a to b at parameters u, to q, see `handles_from`."""
     x0, y0, x3, y3 = ends[0], ends[1], ends[2], ends[3]
     q[:7] = 0.0
@@ -76,7 +77,7 @@ def _sums(x, y, a, b, ends, u, q):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def handles_from(q, n, length, ends, free0, free1, out):  # type: ignore[no-untyped-def]
+def handles_from(q: F64, n: int, length: float, ends: F64, free0: bool, free1: bool, out: F64) -> bool:
     """The handles of least squares, each along its tangent or free, to out[0:4]; False where a handle points backward.
 
     Args:
@@ -125,14 +126,28 @@ def handles_from(q, n, length, ends, free0, free1, out):  # type: ignore[no-unty
         if min(one, two) < least or max(one, two) > most:
             return False
         out[0], out[1], out[2], out[3] = one * s0, one * t0, two * s1, two * t1
-    return out[0] ** 2 + out[1] ** 2 <= most * most and out[2] ** 2 + out[3] ** 2 <= most * most
+    return bool(out[0] ** 2 + out[1] ** 2 <= most * most and out[2] ** 2 + out[3] ** 2 <= most * most)
 
 
 @inlined
-def sampled_strain(x, y, horizontal, bound, a, b, along, begin, length, stride, ends, h, out):  # type: ignore[no-untyped-def]
-    """As `_strain`, at every stride-th point and at parameters (along - begin) / length; stops beyond a bound of 1.
+def sampled_strain(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    a: int,
+    b: int,
+    along: F64,
+    begin: float,
+    length: float,
+    stride: int,
+    ends: F64,
+    h: F64,
+    out: F64,
+) -> float:
+    """The largest squared distance as a share of the squared bound, at every stride-th point; the first that exceeds 1.
 
-    The sum of squares over all points, about, goes to out[0].
+    Points have the parameters (along - begin) / length. The sum of squares over all points, about, goes to out[0].
     """
     x0, y0 = ends[0], ends[1]
     gx, gy = ends[2] - x0, ends[3] - y0
@@ -156,14 +171,16 @@ def sampled_strain(x, y, horizontal, bound, a, b, along, begin, length, stride, 
         if strain > worst:
             worst = strain
             if worst > 1:
-                return worst
+                return float(worst)
         i += stride
     out[0] = squares * stride
     return worst
 
 
 @inlined
-def _strain(x, y, horizontal, bound, a, b, ends, u, h):  # type: ignore[no-untyped-def]
+def _strain(
+    x: F64, y: F64, horizontal: Mask, bound: F64, a: int, b: int, ends: F64, u: F64, h: F64
+) -> tuple[float, float]:
     """The largest distance as a share of its bound, and the sum of squared distances; u moves to the points' feet."""
     x0, y0, x3, y3 = ends[0], ends[1], ends[2], ends[3]
     worst, squares = 0.0, 0.0
@@ -192,7 +209,20 @@ def _strain(x, y, horizontal, bound, a, b, ends, u, h):  # type: ignore[no-untyp
 
 
 @inlined
-def fit_cubic(x, y, horizontal, bound, a, b, ends, free0, free1, rounds, u, out):  # type: ignore[no-untyped-def]
+def fit_cubic(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    a: int,
+    b: int,
+    ends: F64,
+    free0: bool,
+    free1: bool,
+    rounds: int,
+    u: F64,
+    out: F64,
+) -> tuple[float, float]:
     """Fit points a to b (exclusive); the handles, as offsets from their ends, go to out[0:4].
 
     Args:

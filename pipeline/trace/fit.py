@@ -7,6 +7,7 @@ cheapest path over the nodes is settled: lines laid, nodes moved, cubics fitted 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from pipeline.trace.cheapest import CUBIC, CURVES, ELLIPSE, LINE, SPACING, STRID
 from pipeline.trace.circular import CIRCLE_PX, LEAST_POINTS, closed_conic, find_circles, sweep_about
 from pipeline.trace.nodes import CAP_TURN_RAD, cap_at, find_corners, smooth_node
 from pipeline.trace.settle import settle
-from pipeline.types import F64, I32, U8
+from pipeline.types import F64, I32, U8, Mask
+
+Rows: TypeAlias = tuple[F64, I32, I32]
+"""Where segments are written: float64 [., FIELDS], int32 [.], int32 [., 2]; segments, kinds and spans of `Fitted`."""
 
 FIELDS = 10
 """Numbers of a segment: for a line x0, y0, x1, y1; for a cubic x0, y0, its handles' ends, x3, y3; for an arc x0, y0,
@@ -43,8 +47,9 @@ PAD = 40
 
 
 @inlined
-def _write(nodes, path, kinds, handles, moved, runs, found, low, segments, kind_out, span):  # type: ignore[no-untyped-def]
-    """The path as rows of segments; span holds the vertices between which each lies, from the chain's start."""
+def _write(nodes: F64, path: I32, kinds: I32, handles: F64, moved: F64, runs: F64, low: int, out: Rows) -> int:
+    """The path as rows of `out`; spans are counted from the chain's start. Their number."""
+    segments, kind_out, span = out
     m = len(path) - 1
     run = 0
     for k in range(m):
@@ -72,7 +77,7 @@ def _write(nodes, path, kinds, handles, moved, runs, found, low, segments, kind_
 
 
 @inlined
-def _hold_exactly(x, y, low, high, nodes, count):  # type: ignore[no-untyped-def]
+def _hold_exactly(x: F64, y: F64, nodes: F64, count: int) -> None:
     """Moves nodes to the middle of the points beside them, which no pixel's centre is nearer to than half a crack."""
     for k in range(count):
         v = int(nodes[k, VERTEX])
@@ -81,9 +86,38 @@ def _hold_exactly(x, y, low, high, nodes, count):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, out, turn):  # type: ignore[no-untyped-def]
+def _path_to(last: int, back: I32, kind: I32, handles: F64) -> tuple[I32, I32, F64]:
+    """The path to the last node in order: its nodes, and the kinds and handles of the segments between them."""
+    m, at = 0, last
+    while at > 0:
+        at = back[at]
+        m += 1
+    path, kinds, chosen = np.empty(m + 1, np.int32), np.empty(m, np.int32), np.empty((m, 4))
+    at = last
+    path[m] = at
+    for k in range(m - 1, -1, -1):
+        kinds[k] = kind[at]
+        chosen[k] = handles[at]
+        at = back[at]
+        path[k] = at
+    return path, kinds, chosen
+
+
+@inlined
+def _fit_chain(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    low: int,
+    high: int,
+    closed: bool,
+    ends: F64,
+    settings: F64,
+    out: Rows,
+    turn: F64,
+) -> int:
     """Segments of one chain, to the rows of `out`; their number. `turn` holds its corners."""
-    segments, kind_out, span = out
     n = high - low
     curves = settings[CURVES] != 0
     limit = np.minimum(bound, CIRCLE_PX)
@@ -95,7 +129,7 @@ def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, out, 
     step = int(settings[SPACING]) if n > SHORT else 1
     count = place_nodes(x, y, horizontal, bound, low, high, closed, ends, turn, runs, found, step, nodes)
     if not curves and settings[STRIDE] == 1:
-        _hold_exactly(x, y, low, high, nodes, count)
+        _hold_exactly(x, y, nodes, count)
     if closed:
         nodes[count - 1, X : ON_Y + 1] = nodes[0, X : ON_Y + 1]
         nodes[count - 1, KIND] = max(nodes[count - 1, KIND], nodes[0, KIND])
@@ -107,29 +141,31 @@ def _fit_chain(x, y, horizontal, bound, low, high, closed, ends, settings, out, 
     back, kind, handles = np.empty(count, np.int32), np.empty(count, np.int32), np.zeros((count, 4))
     walk_lengths(x, y, along)
     cheapest(x, y, horizontal, bound, along, nodes, count, settings, back, kind, handles)
-    m, at = 0, count - 1
-    while at > 0:
-        at = back[at]
-        m += 1
-    path, kinds, chosen = np.empty(m + 1, np.int32), np.empty(m, np.int32), np.empty((m, 4))
-    at = count - 1
-    path[m] = at
-    for k in range(m - 1, -1, -1):
-        kinds[k] = kind[at]
-        chosen[k] = handles[at]
-        at = back[at]
-        path[k] = at
-    moved = np.empty((m + 1, 7))
+    path, kinds, chosen = _path_to(count - 1, back, kind, handles)
+    moved = np.empty((len(path), 7))
     if not curves and settings[STRIDE] == 1:
-        for k in range(m + 1):
+        for k in range(len(path)):
             moved[k] = nodes[path[k], X : KIND + 1]
     else:
         settle(x, y, horizontal, bound, nodes, path, kinds, chosen, closed, np.empty(n + 2), moved)
-    return _write(nodes, path, kinds, chosen, moved, runs, found, low, segments, kind_out, span)
+    return _write(nodes, path, kinds, chosen, moved, runs, low, out)
 
 
 @inlined
-def _spread(x2, y2, bounds, point, first, n, start, pad, x, y, horizontal, bound):  # type: ignore[no-untyped-def]
+def _spread(
+    x2: I32,
+    y2: I32,
+    bounds: F64,
+    point: I32,
+    first: int,
+    n: int,
+    start: int,
+    pad: int,
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+) -> None:
     """A chain's points from its point `start` on, `pad` of them repeated on each side."""
     for i in range(-pad, n + pad):
         at = point[first + (i + start) % n]
@@ -139,8 +175,12 @@ def _spread(x2, y2, bounds, point, first, n, start, pad, x, y, horizontal, bound
 
 
 @inlined
-def _rectangle(x, y, horizontal, low, high, segments, kind_out, span, start):  # type: ignore[no-untyped-def]
-    """Writes the four sides of a closed chain that is an upright rectangle; whether it is one."""
+def _rectangle(x: F64, y: F64, horizontal: Mask, low: int, high: int, out: Rows, start: I32) -> bool:
+    """Writes the four sides of a closed chain that is an upright rectangle; whether it is one.
+
+    The point at which they begin goes to start[0].
+    """
+    segments, kind_out, span = out
     n, turns = high - low, 0
     for v in range(low, high):
         turns += horizontal[v - 1] != horizontal[v]
@@ -164,7 +204,21 @@ def _rectangle(x, y, horizontal, low, high, segments, kind_out, span, start):  #
 
 
 @inlined
-def _best_start(x, y, horizontal, bound, low, high, turn):  # type: ignore[no-untyped-def]
+def _fit_whole(
+    x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: int, settings: F64, out: Rows, start: I32
+) -> int:
+    """Writes a closed chain that is an upright rectangle, a circle or an ellipse; the number of segments, else 0."""
+    segments, kind_out, span = out
+    if _rectangle(x, y, horizontal, low, high, out, start):
+        return 4
+    if settings[CURVES] == 0 or closed_conic(x, y, horizontal, bound, low, high, segments) == 0:
+        return 0
+    kind_out[0], span[0, 0], span[0, 1] = ELLIPSE, 0, high - low
+    return 1
+
+
+@inlined
+def _best_start(x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: int, turn: F64) -> int:
     """The vertex of a closed chain at which its curve is to be cut: the sharpest corner, or where it bends most."""
     best, most = low, 0.0
     for v in range(low, high):
@@ -186,14 +240,15 @@ def _best_start(x, y, horizontal, bound, low, high, turn):  # type: ignore[no-un
 
 
 @inlined
-def _flat(kinds, count):  # type: ignore[no-untyped-def]
+def _flat(kinds: I32, count: int) -> bool:
     """Whether a closed chain has come out as two lines or less, which enclose nothing."""
-    return count < 3 and (kinds[:count] == LINE).all()
+    return bool(count < 3 and (kinds[:count] == LINE).all())
 
 
 @inlined
-def _polygon(x, y, low, high, segments, kind_out, span):  # type: ignore[no-untyped-def]
-    """The closed polygon through all points of a chain, as rows of segments; their number."""
+def _polygon(x: F64, y: F64, low: int, high: int, out: Rows) -> int:
+    """The closed polygon through all points of a chain, as rows of `out`; their number."""
+    segments, kind_out, span = out
     n = high - low
     for k in range(n):
         ax, ay = 0.5 * (x[low + k - 1] + x[low + k]), 0.5 * (y[low + k - 1] + y[low + k])
@@ -204,7 +259,20 @@ def _polygon(x, y, low, high, segments, kind_out, span):  # type: ignore[no-unty
 
 
 @kernel
-def _fit_chains(points, bounds, chains, ends, todo, settings, stop, segments, kinds, spans, counts, starts):  # type: ignore[no-untyped-def]
+def _fit_chains(
+    points: tuple[I32, I32, I32],
+    bounds: F64,
+    chains: tuple[I32, Mask],
+    ends: F64,
+    todo: I32,
+    settings: F64,
+    stop: U8,
+    segments: F64,
+    kinds: I32,
+    spans: I32,
+    counts: I32,
+    starts: I32,
+) -> None:
     """Fits the chains of `todo`; chain c writes from row point_first[c] + 2 c on.
 
     Args:
@@ -215,7 +283,7 @@ def _fit_chains(points, bounds, chains, ends, todo, settings, stop, segments, ki
         todo: int32 [N], numbers of chains.
         settings: float64 [4], see `pipeline.trace.cheapest`.
         stop: uint8 [1]; once it is set no further chain is begun.
-        segments, kinds, spans: float64 [., FIELDS], int32 [.], int32 [., 2], see `_write`.
+        segments, kinds, spans: float64 [., FIELDS], int32 [.], int32 [., 2], see `Fitted`.
         counts, starts: int32 [C], the number of segments, and for a closed chain the point at which they begin.
     """
     x2, y2, point = points
@@ -232,26 +300,23 @@ def _fit_chains(points, bounds, chains, ends, todo, settings, stop, segments, ki
         turn = np.zeros(n + 2 * pad + 1)
         low, high = pad, pad + n
         starts[c] = 0
+        out = (segments[row:], kinds[row:], spans[row:])
         _spread(x2, y2, bounds, point, first, n, 0, pad, x, y, horizontal, bound)
         if closed[c]:
-            if _rectangle(x, y, horizontal, low, high, segments[row:], kinds[row:], spans[row:], starts[c:]):
-                counts[c] = 4
-                continue
-            if settings[CURVES] != 0 and closed_conic(x, y, horizontal, bound, low, high, segments[row:]) == 1:
-                counts[c], kinds[row], spans[row, 0], spans[row, 1] = 1, ELLIPSE, 0, n
+            counts[c] = _fit_whole(x, y, horizontal, bound, low, high, settings, out, starts[c:])
+            if counts[c] > 0:
                 continue
             find_corners(x, y, horizontal, bound, low, high, turn)
             starts[c] = _best_start(x, y, horizontal, bound, low, high, turn)
             _spread(x2, y2, bounds, point, first, n, starts[c], pad, x, y, horizontal, bound)
             turn[:] = 0.0
         find_corners(x, y, horizontal, bound, low, high + (1 if closed[c] else 0), turn)
-        out = (segments[row:], kinds[row:], spans[row:])
         counts[c] = _fit_chain(x, y, horizontal, bound, low, high, closed[c], ends[c], settings, out, turn)
         if closed[c] and _flat(kinds[row:], counts[c]):
             np.minimum(bound, FLAT_BOUND_PX, bound)
             counts[c] = _fit_chain(x, y, horizontal, bound, low, high, True, ends[c], settings, out, turn)
             if _flat(kinds[row:], counts[c]):
-                counts[c] = _polygon(x, y, low, high, segments[row:], kinds[row:], spans[row:])
+                counts[c] = _polygon(x, y, low, high, out)
 
 
 @dataclass(frozen=True, slots=True)

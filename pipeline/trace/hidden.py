@@ -9,19 +9,26 @@ greedily).
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from pipeline.compiled import inlined
+from pipeline.types import F64, I32, U8
 
 DEPTH, DRIFT, MOST, THIN = range(4)
-"""What a trap holds: how deep it is at least, px; share of the bound that a visible curve is taken to leave its cracks by;
-how much deeper it may be, px; share of a thin ink's breadth that is kept on both sides."""
+"""What a trap holds: how deep it is at least, px; share of the bound that a visible curve is taken to leave its cracks
+by; how much deeper it may be, px; share of a thin ink's breadth that is kept on both sides."""
+
+Below: TypeAlias = tuple[U8, I32, int, F64]
+"""What a layer ends beneath: uint8 [H, W], the index map; int32 [256], the rank of each label; the layer's own rank;
+and float64 [4], its trap."""
 
 REACH_PX = 10.0
 
 END_POINTS = 2
-"""Gates at each end of an open border that begin at the crack itself, and are left out where nothing is in the way: there
-the later ink may begin as a wedge."""
+"""Gates at each end of an open border that begin at the crack itself, and are left out where nothing is in the way:
+there the later ink may begin as a wedge."""
 
 CLEAR_PX = 1.0
 OPEN_END_PX = 2.0
@@ -37,7 +44,7 @@ FAR_MARGIN_PX = 0.4
 
 
 @inlined
-def reach_beneath(index, rank_of, x, y, nx, ny, mine):  # type: ignore[no-untyped-def]
+def reach_beneath(index: U8, rank_of: I32, x: float, y: float, nx: float, ny: float, mine: int) -> tuple[float, int]:
     """How far from (x, y) along (nx, ny) only later-painted pixels lie, up to REACH_PX, and what ends that.
 
     Args:
@@ -60,7 +67,9 @@ def reach_beneath(index, rank_of, x, y, nx, ny, mine):  # type: ignore[no-untype
 
 
 @inlined
-def set_gates(index, rank_of, mine, trap, x, y, bound, n, closed, gates):  # type: ignore[no-untyped-def]
+def set_gates(
+    index: U8, rank_of: I32, mine: int, trap: F64, x: F64, y: F64, bound: F64, n: int, closed: bool, gates: F64
+) -> None:
     """The gate at each of n points: near x, y and far x, y, to gates [n, 4]. The later ink lies to the right.
 
     A gate begins where the trap is deep enough and ends before the next earlier neighbour; where the later ink is too
@@ -95,7 +104,7 @@ def set_gates(index, rank_of, mine, trap, x, y, bound, n, closed, gates):  # typ
 
 
 @inlined
-def _unit(cone):  # type: ignore[no-untyped-def]
+def _unit(cone: F64) -> None:
     """Makes both sides of a cone one long, so that their sum is its middle."""
     for side in range(0, 4, 2):
         length = max(np.sqrt(cone[side] ** 2 + cone[side + 1] ** 2), 1e-9)
@@ -104,7 +113,7 @@ def _unit(cone):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _clip(gate, px, py, cone, out):  # type: ignore[no-untyped-def]
+def _clip(gate: F64, px: float, py: float, cone: F64, out: F64) -> None:
     """The part of a gate inside the cone from (px, py), as parameters along it, to out[0:2]."""
     low, high = 0.0, 1.0
     gx, gy = gate[2] - gate[0], gate[3] - gate[1]
@@ -123,7 +132,7 @@ def _clip(gate, px, py, cone, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def stab(gates, begin, n, sx, sy, ex, ey, out):  # type: ignore[no-untyped-def]
+def stab(gates: F64, begin: int, n: int, sx: float, sy: float, ex: float, ey: float, out: F64) -> int:
     """A polyline from (sx, sy) through gates begin to n to (ex, ey): its inner vertices to `out`; their number.
 
     From each vertex it goes as far as one line can, then takes the middle of what that line may cross of the last gate.
@@ -176,14 +185,14 @@ def stab(gates, begin, n, sx, sy, ex, ey, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _later(index, rank_of, mine, x, y):  # type: ignore[no-untyped-def]
+def _later(index: U8, rank_of: I32, mine: int, x: float, y: float) -> bool:
     """Whether the pixel at (x, y), px, is painted after rank `mine`."""
     px, py = int(np.floor(x)), int(np.floor(y))
-    return 0 <= py < index.shape[0] and 0 <= px < index.shape[1] and rank_of[index[py, px]] > mine
+    return bool(0 <= py < index.shape[0] and 0 <= px < index.shape[1] and rank_of[index[py, px]] > mine)
 
 
 @inlined
-def _clear_chord(index, rank_of, mine, px, py, qx, qy):  # type: ignore[no-untyped-def]
+def _clear_chord(index: U8, rank_of: I32, mine: int, px: float, py: float, qx: float, qy: float) -> bool:
     """Whether a band of CLEAR_PX on both sides of a chord, its last OPEN_END_PX left out, is painted later."""
     dx, dy = qx - px, qy - py
     length = np.sqrt(dx * dx + dy * dy)
@@ -201,7 +210,9 @@ def _clear_chord(index, rank_of, mine, px, py, qx, qy):  # type: ignore[no-untyp
 
 
 @inlined
-def _clear_triangle(index, rank_of, mine, ax, ay, bx, by, cx, cy):  # type: ignore[no-untyped-def]
+def _clear_triangle(
+    index: U8, rank_of: I32, mine: int, ax: float, ay: float, bx: float, by: float, cx: float, cy: float
+) -> bool:
     """Whether all pixels whose centres lie in a triangle, or GRAIN_PX beside it, are painted later."""
     if (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0:
         bx, by, cx, cy = cx, cy, bx, by
@@ -228,8 +239,19 @@ def _clear_triangle(index, rank_of, mine, ax, ay, bx, by, cx, cy):  # type: igno
 
 
 @inlined
-def clear_ends(index, rank_of, mine, x, y, skip, n, ends, vertices, count):  # type: ignore[no-untyped-def]
-    """Whether only later pixels lie between a hidden border and the first and last `skip` cracks, whose gates it missed."""
+def clear_ends(
+    index: U8,
+    rank_of: I32,
+    mine: int,
+    x: F64,
+    y: F64,
+    skip: int,
+    n: int,
+    ends: tuple[float, float, float, float],
+    vertices: F64,
+    count: int,
+) -> bool:
+    """Whether only later pixels lie between a hidden border and the `skip` cracks at each end that it missed."""
     for end in range(2):
         px, py = (ends[0], ends[1]) if end == 0 else (ends[2], ends[3])
         qx, qy = (ends[2], ends[3]) if end == 0 else (ends[0], ends[1])
@@ -247,7 +269,18 @@ def clear_ends(index, rank_of, mine, x, y, skip, n, ends, vertices, count):  # t
 
 
 @inlined
-def shorten(index, rank_of, mine, sx, sy, ex, ey, closed, vertices, count):  # type: ignore[no-untyped-def]
+def shorten(
+    index: U8,
+    rank_of: I32,
+    mine: int,
+    sx: float,
+    sy: float,
+    ex: float,
+    ey: float,
+    closed: bool,
+    vertices: F64,
+    count: int,
+) -> int:
     """Takes vertices out of a hidden border where the layer may as well end further in; the number that stays.
 
     A vertex may go where the triangle that goes with it, and a band along the new chord, hold later pixels only.

@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined, kernel
-from pipeline.trace.conics import solve
 from pipeline.trace.cheapest import ARC, CUBIC, ELLIPSE, LINE
+from pipeline.trace.conics import solve
 from pipeline.trace.nodes import end_line
+from pipeline.types import F64, I32, Mask
 
 PULL = 0.05
 """Weight of the crack vertex beside the lines of the arcs, each of which has weight 1."""
@@ -24,7 +25,17 @@ SAMPLES = 12
 
 
 @kernel
-def place_junctions(plane_x, plane_y, width, height, ends, end_points, passing, most_shift_px, out):  # type: ignore[no-untyped-def]
+def place_junctions(
+    plane_x: I32,
+    plane_y: I32,
+    width: int,
+    height: int,
+    ends: I32,
+    end_points: tuple[I32, I32, I32],
+    passing: Mask,
+    most_shift_px: float,
+    out: F64,
+) -> None:
     """The place of each junction, float64 [J, 2] to `out`, px.
 
     Args:
@@ -39,7 +50,7 @@ def place_junctions(plane_x, plane_y, width, height, ends, end_points, passing, 
     m, v, line = np.zeros((2, 2)), np.zeros(2), np.empty(4)
     for j in range(len(plane_x)):
         jx, jy = float(plane_x[j]), float(plane_y[j])
-        on_x, on_y = jx == 0 or jx == width, jy == 0 or jy == height
+        on_x, on_y = not 0 < jx < width, not 0 < jy < height
         m[0, 0], m[0, 1], m[1, 0], m[1, 1] = PULL, 0.0, 0.0, PULL
         v[:] = 0.0
         for d in range(4):
@@ -70,7 +81,7 @@ def place_junctions(plane_x, plane_y, width, height, ends, end_points, passing, 
 
 
 @inlined
-def on_segment(kind, row, t):  # type: ignore[no-untyped-def]
+def on_segment(kind: int, row: F64, t: float) -> tuple[float, float]:
     """The place at parameter t (0 to 1) of a segment."""
     if kind == LINE:
         return row[0] + t * (row[2] - row[0]), row[1] + t * (row[3] - row[1])
@@ -90,11 +101,12 @@ def on_segment(kind, row, t):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def nearest_parameter(kind, row, px, py):  # type: ignore[no-untyped-def]
+def nearest_parameter(kind: int, row: F64, px: float, py: float) -> float:
     """The parameter at which a segment comes nearest to (px, py): by samples, then by halving about the best."""
     if kind == LINE:
         dx, dy = row[2] - row[0], row[3] - row[1]
-        return min(max(((px - row[0]) * dx + (py - row[1]) * dy) / max(dx * dx + dy * dy, 1e-12), 0.0), 1.0)
+        along = ((px - row[0]) * dx + (py - row[1]) * dy) / max(dx * dx + dy * dy, 1e-12)
+        return float(min(max(along, 0.0), 1.0))
     best, least = 0.0, 1e300
     samples = SAMPLES * 4 if kind >= ARC else SAMPLES
     for i in range(samples + 1):
@@ -115,7 +127,7 @@ def nearest_parameter(kind, row, px, py):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def draw_end(kind, row, at_start, px, py):  # type: ignore[no-untyped-def]
+def draw_end(kind: int, row: F64, at_start: bool, px: float, py: float) -> None:
     """Moves one end of a segment to (px, py), and the handle beside it by as much."""
     if kind == LINE:
         a, b = (0, 1) if at_start else (2, 3)

@@ -1,20 +1,31 @@
 """From the arc table to painted layers: one outline for each ink, in painter's order.
 
-*Stacked*: a layer is its own regions, and every later region that touches nothing painted earlier (so most holes vanish).
-Its border is drawn exactly where it meets an earlier layer, and hidden where it meets a later one. So each visible border
-is drawn by one layer alone, and every anti-aliased pixel on it blends the two inks that meet there.
+*Stacked*: a layer is its own regions, and every later region that touches nothing painted earlier (so most holes
+vanish). Its border is drawn exactly where it meets an earlier layer, and hidden where it meets a later one. So each
+visible border is drawn by one layer alone, and every anti-aliased pixel on it blends the two inks that meet there.
 
 *Abutting*: a layer is its own regions, and both layers draw the border between them, with the same numbers.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.cheapest import ARC, CUBIC, ELLIPSE, LINE
-from pipeline.trace.hidden import END_POINTS, MOST, REACH_PX, clear_ends, set_gates, shorten, stab
+from pipeline.trace.hidden import END_POINTS, MOST, REACH_PX, Below, clear_ends, set_gates, shorten, stab
 from pipeline.trace.junctions import on_segment
+from pipeline.trace.pieces import ArcFields
+from pipeline.trace.planar import root
+from pipeline.types import F64, I32, U8, Mask
+
+I64 = npt.NDArray[np.int64]
+
+Tracks: TypeAlias = tuple[I32, I32, I32, F64]
+"""`arc_point`, `x2` and `y2` of `Chains`, and each point's bound."""
 
 OUT, EXACT, HIDDEN = 0, 1, 2
 
@@ -22,7 +33,7 @@ STRAIGHT_PX = 0.04
 """A curve whose handles lie no further from its chord is written as a line."""
 
 MOST_ARC_RAD = 2.2
-"""An arc that turns further is written as several: near a half turn its centre would hang on the last digit of its radius."""
+"""An arc that turns further is written as several: near a half turn its centre hangs on its radius' last digit."""
 
 SHORT = 1
 """1/100 px by which the x radius of half an ellipse is written short of what its chord asks for."""
@@ -31,7 +42,7 @@ M, L, C, A, Z = 77, 76, 67, 65, 90
 
 
 @kernel
-def layer_regions(rank, own, mine, left, right, inside):  # type: ignore[no-untyped-def]
+def layer_regions(rank: I32, own: bool, mine: int, left: I32, right: I32, inside: Mask) -> None:
     """Which regions a stacked layer paints: its own, and groups of later ones that touch it and nothing earlier.
 
     Args:
@@ -51,32 +62,29 @@ def layer_regions(rank, own, mine, left, right, inside):  # type: ignore[no-unty
     for a in range(len(left)):
         p, q = left[a], right[a]
         if p >= 0 and q >= 0 and rank[p] > mine and rank[q] > mine:
-            while parent[p] != p:
-                parent[p] = parent[parent[p]]
-                p = parent[p]
-            while parent[q] != q:
-                parent[q] = parent[parent[q]]
-                q = parent[q]
-            if p != q:
-                parent[max(p, q)] = min(p, q)
+            p, q = root(parent, p), root(parent, q)
+            parent[max(p, q)] = min(p, q)
+    _mark_groups(rank, mine, left, right, parent, touched, earlier)
     for r in range(regions):
-        while parent[parent[r]] != parent[r]:
-            parent[r] = parent[parent[r]]
+        if rank[r] > mine:
+            inside[r] = touched[root(parent, r)] and not earlier[root(parent, r)]
+
+
+@inlined
+def _mark_groups(rank: I32, mine: int, left: I32, right: I32, parent: I64, touched: Mask, earlier: Mask) -> None:
+    """Marks, by their roots, groups of later regions that touch the layer's own, and those that touch earlier ones."""
     for a in range(len(left)):
         for side in range(2):
             p, q = (left[a], right[a]) if side == 0 else (right[a], left[a])
             if p >= 0 and q >= 0 and rank[p] > mine:
                 if rank[q] < mine:
-                    earlier[parent[p]] = True
+                    earlier[root(parent, p)] = True
                 elif rank[q] == mine:
-                    touched[parent[p]] = True
-    for r in range(regions):
-        if rank[r] > mine:
-            inside[r] = touched[parent[r]] and not earlier[parent[r]]
+                    touched[root(parent, p)] = True
 
 
 @inlined
-def border_kind(rank, inside, mine, hides, p, q):  # type: ignore[no-untyped-def]
+def border_kind(rank: I32, inside: Mask, mine: int, hides: bool, p: int, q: int) -> int:
     """Whether an arc between regions p (left) and q is on the layer's border, and how it is drawn."""
     in_p, in_q = p >= 0 and inside[p], q >= 0 and inside[q]
     if in_p == in_q:
@@ -86,7 +94,7 @@ def border_kind(rank, inside, mine, hides, p, q):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _follow(junction_ends, junction, came, border, reverse_in):  # type: ignore[no-untyped-def]
+def _follow(junction_ends: I32, junction: int, came: int, border: U8, reverse_in: Mask) -> int:
     """The border arc that goes on from a junction, with the layer's inside still to the left; -1 if there is none.
 
     `came` is the crack direction that leads back. Turning clockwise from it, the first border arc is the next one.
@@ -97,12 +105,22 @@ def _follow(junction_ends, junction, came, border, reverse_in):  # type: ignore[
             continue
         arc, reverse = end // 2, end % 2 == 1
         if border[arc] != OUT and reverse_in[arc] == reverse:
-            return arc
+            return int(arc)
     return -1
 
 
 @inlined
-def _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, ring, first):  # type: ignore[no-untyped-def]
+def _find_rings(
+    border: U8,
+    reverse_in: Mask,
+    start: I32,
+    stop: I32,
+    leave: I32,
+    arrive: I32,
+    junction_ends: I32,
+    ring: I32,
+    first: I32,
+) -> int:
     """Rings of border arcs: arcs to `ring`, where each ring begins to `first`; the number of rings."""
     done = np.zeros(len(border), np.bool_)
     rings, n = 0, 0
@@ -125,7 +143,7 @@ def _find_rings(border, reverse_in, start, stop, leave, arrive, junction_ends, r
 
 
 @inlined
-def _put(commands, points, at, letter, n, px, py):  # type: ignore[no-untyped-def]
+def _put(commands: U8, points: I32, at: I64, letter: int, n: int, px: int, py: int) -> None:
     commands[at[0]] = letter
     points[at[1], 0], points[at[1], 1] = px, py
     at[0] += 1
@@ -133,8 +151,8 @@ def _put(commands, points, at, letter, n, px, py):  # type: ignore[no-untyped-de
 
 
 @inlined
-def _line_to(commands, points, at, px, py):  # type: ignore[no-untyped-def]
-    """A line, or a longer last line where both run the same way along a row or column; nothing where it has no length."""
+def _line_to(commands: U8, points: I32, at: I64, px: int, py: int) -> None:
+    """A line, or a longer last line where both run one way along a row or column; nothing where it has no length."""
     n = at[1]
     ax, ay = points[n - 1, 0], points[n - 1, 1]
     if ax == px and ay == py:
@@ -150,12 +168,12 @@ def _line_to(commands, points, at, px, py):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _units(value, grid):  # type: ignore[no-untyped-def]
+def _units(value: float, grid: int) -> int:
     return int(np.floor(value * 100 / grid + 0.5)) * grid
 
 
 @inlined
-def _cubic_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
+def _cubic_to(commands: U8, points: I32, at: I64, row: F64, t0: float, t1: float, px: int, py: int, grid: int) -> None:
     """The part of a cubic between two parameters (de Casteljau's cuts, in either direction) to the point (px, py)."""
     n = at[1]
     sx, sy = points[n - 1, 0], points[n - 1, 1]
@@ -188,7 +206,7 @@ def _cubic_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[
 
 
 @inlined
-def _arc_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
+def _arc_to(commands: U8, points: I32, at: I64, row: F64, t0: float, t1: float, px: int, py: int) -> None:
     """The part of a circle or ellipse between two parameters, in steps of at most MOST_ARC_RAD."""
     sweep = row[7] * (t1 - t0)
     steps = max(1, int(np.ceil(abs(sweep) / MOST_ARC_RAD)))
@@ -203,7 +221,7 @@ def _arc_to(commands, points, at, row, t0, t1, px, py, grid):  # type: ignore[no
 
 
 @inlined
-def _put_arc(commands, points, at, rx, ry, turn, sweep, px, py):  # type: ignore[no-untyped-def]
+def _put_arc(commands: U8, points: I32, at: I64, rx: int, ry: int, turn: int, sweep: float, px: int, py: int) -> None:
     n = at[1]
     commands[at[0]] = A
     points[n, 0], points[n, 1] = rx, ry
@@ -214,11 +232,11 @@ def _put_arc(commands, points, at, rx, ry, turn, sweep, px, py):  # type: ignore
 
 
 @inlined
-def _ellipse(commands, points, at, row, t0, t1, px, py):  # type: ignore[no-untyped-def]
+def _ellipse(commands: U8, points: I32, at: I64, row: F64, t0: float, t1: float, px: int, py: int) -> None:
     """A whole circle or ellipse as two halves that meet across its centre.
 
-    The radii are written a little short of half the chord, in their proportion: SVG enlarges them to fit, so both halves
-    have the chord's middle for their centre.
+    The radii are written a little short of half the chord, in their proportion: SVG enlarges them to fit, so both
+    halves have the chord's middle for their centre.
     """
     qx, qy = _units(2 * row[2], 1) - px, _units(2 * row[3], 1) - py
     dx, dy = 0.5 * (qx - px), 0.5 * (qy - py)
@@ -235,7 +253,9 @@ def _ellipse(commands, points, at, row, t0, t1, px, py):  # type: ignore[no-unty
 
 
 @inlined
-def _draw(commands, points, at, table, k, t0, t1, px, py, grid):  # type: ignore[no-untyped-def]
+def _draw(
+    commands: U8, points: I32, at: I64, table: ArcFields, k: int, t0: float, t1: float, px: int, py: int, grid: int
+) -> None:
     kind, segment = table[0], table[1]
     if kind[k] == LINE:
         _line_to(commands, points, at, px, py)
@@ -244,13 +264,24 @@ def _draw(commands, points, at, table, k, t0, t1, px, py, grid):  # type: ignore
     elif kind[k] == ELLIPSE and abs(t1 - t0) == 1 and points[at[1] - 1, 0] == px and points[at[1] - 1, 1] == py:
         _ellipse(commands, points, at, segment[k], t0, t1, px, py)
     else:
-        _arc_to(commands, points, at, segment[k], t0, t1, px, py, grid)
+        _arc_to(commands, points, at, segment[k], t0, t1, px, py)
 
 
 @inlined
-def _exact(commands, points, at, table, ring, low, high, reverse_in, merge, grid):  # type: ignore[no-untyped-def]
+def _exact(
+    commands: U8,
+    points: I32,
+    at: I64,
+    table: ArcFields,
+    ring: I32,
+    low: int,
+    high: int,
+    reverse_in: Mask,
+    merge: bool,
+    grid: int,
+) -> None:
     """Draws the arcs ring[low:high] from their pieces; pieces of one segment that follow each other become one."""
-    kind, segment, first, piece, begin, end, x, y, start_x, start_y = table
+    _, _, first, piece, begin, end, x, y, start_x, start_y = table
     held, t0, t1, px, py = -1, 0.0, 0.0, 0, 0
     for i in range(low, high):
         arc = ring[i]
@@ -274,8 +305,10 @@ def _exact(commands, points, at, table, ring, low, high, reverse_in, merge, grid
 
 
 @inlined
-def _gather_points(ring, low, high, reverse_in, tracks, x, y, bound):  # type: ignore[no-untyped-def]
-    """Midpoints and bounds along the arcs ring[low:high]; their number."""
+def _gather_points(
+    ring: I32, low: int, high: int, reverse_in: Mask, tracks: Tracks, x: F64, y: F64, bound: F64
+) -> None:
+    """Midpoints and bounds along the arcs ring[low:high]."""
     arc_point, x2, y2, bounds = tracks
     n = 0
     for i in range(low, high):
@@ -285,11 +318,11 @@ def _gather_points(ring, low, high, reverse_in, tracks, x, y, bound):  # type: i
             k = b - 1 - j if reverse_in[arc] else a + j
             x[n], y[n], bound[n] = 0.5 * x2[k], 0.5 * y2[k], bounds[k]
             n += 1
-    return n
 
 
 @inlined
-def _length_of(ring, low, high, arc_point):  # type: ignore[no-untyped-def]
+def _length_of(ring: I32, low: int, high: int, arc_point: I32) -> int:
+    """How many cracks the arcs ring[low:high] have."""
     n = 0
     for i in range(low, high):
         n += arc_point[ring[i] + 1] - arc_point[ring[i]]
@@ -297,7 +330,23 @@ def _length_of(ring, low, high, arc_point):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _hidden(commands, points, at, below, ring, low, high, reverse_in, tracks, sx, sy, ex, ey, closed, grid):  # type: ignore[no-untyped-def]
+def _hidden(
+    commands: U8,
+    points: I32,
+    at: I64,
+    below: Below,
+    ring: I32,
+    low: int,
+    high: int,
+    reverse_in: Mask,
+    tracks: Tracks,
+    sx: int,
+    sy: int,
+    ex: int,
+    ey: int,
+    closed: bool,
+    grid: int,
+) -> None:
     """Draws a hidden border along the arcs ring[low:high]; a closed one begins with its own first point."""
     index, rank_of, mine, trap = below
     n = _length_of(ring, low, high, tracks[0])
@@ -329,7 +378,7 @@ def _hidden(commands, points, at, below, ring, low, high, reverse_in, tracks, sx
 
 
 @inlined
-def _arc_start(table, arc, reverse):  # type: ignore[no-untyped-def]
+def _arc_start(table: ArcFields, arc: int, reverse: bool) -> tuple[int, int]:
     if not reverse:
         return table[8][arc], table[9][arc]
     last = table[2][arc + 1] - 1
@@ -337,7 +386,9 @@ def _arc_start(table, arc, reverse):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _find_crossings(ring, count, reverse_in, start, stop, junction_ends, out):  # type: ignore[no-untyped-def]
+def _find_crossings(
+    ring: I32, count: int, reverse_in: Mask, start: I32, stop: I32, junction_ends: I32, out: Mask
+) -> None:
     """Whether each border arc, walked with the inside to the left, begins at a junction of four arcs, to `out` by arc.
 
     There a region may touch the border in that one place, so no hidden border may take a short cut past it.
@@ -349,7 +400,7 @@ def _find_crossings(ring, count, reverse_in, start, stop, junction_ends, out):  
 
 
 @inlined
-def _turned(ring, low, high, border, crossing):  # type: ignore[no-untyped-def]
+def _turned(ring: I32, low: int, high: int, border: U8, crossing: Mask) -> None:
     """Turns a ring so that it begins where an exact border follows a hidden one, or else at a crossing."""
     n, first = high - low, -1
     for i in range(n):
@@ -367,7 +418,7 @@ def _turned(ring, low, high, border, crossing):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _close(commands, points, at, began):  # type: ignore[no-untyped-def]
+def _close(commands: U8, points: I32, at: I64, began: I64) -> None:
     """Ends a ring; a last line back to its start goes without saying, and a ring of no area is taken back."""
     n = at[1]
     if commands[at[0] - 1] == L and (points[n - 1] == points[began[1]]).all():
@@ -384,26 +435,20 @@ def _close(commands, points, at, began):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _root(parent, r):  # type: ignore[no-untyped-def]
-    while parent[r] != r:
-        parent[r] = parent[parent[r]]
-        r = parent[r]
-    return r
-
-
-@inlined
-def _rings_of_parts(border, inside, left, right, ring, first, rings, out):  # type: ignore[no-untyped-def]
+def _rings_of_parts(
+    border: U8, inside: Mask, left: I32, right: I32, ring: I32, first: I32, rings: int, out: I32
+) -> None:
     """How many rings the part of the layer has that each ring bounds, to out[0:rings]."""
     parent, many = np.arange(len(inside)), np.zeros(len(inside), np.int32)
     for a in range(len(border)):
         p, q = left[a], right[a]
         if border[a] == OUT and p >= 0 and q >= 0 and inside[p] and inside[q]:
-            p, q = _root(parent, p), _root(parent, q)
+            p, q = root(parent, p), root(parent, q)
             parent[max(p, q)] = min(p, q)
     for step in range(2):
         for r in range(rings):
             a = ring[first[r]]
-            part = _root(parent, left[a] if left[a] >= 0 and inside[left[a]] else right[a])
+            part = root(parent, left[a] if left[a] >= 0 and inside[left[a]] else right[a])
             if step == 0:
                 many[part] += 1
             else:
@@ -411,7 +456,22 @@ def _rings_of_parts(border, inside, left, right, ring, first, rings, out):  # ty
 
 
 @inlined
-def _draw_ring(commands, points, at, below, table, ring, low, high, border, crossing, reverse_in, tracks, merge, grid):  # type: ignore[no-untyped-def]
+def _draw_ring(
+    commands: U8,
+    points: I32,
+    at: I64,
+    below: Below,
+    table: ArcFields,
+    ring: I32,
+    low: int,
+    high: int,
+    border: U8,
+    crossing: Mask,
+    reverse_in: Mask,
+    tracks: Tracks,
+    merge: bool,
+    grid: int,
+) -> None:
     began = at.copy()
     if border[ring[low]] == HIDDEN and not crossing[ring[low]]:
         _hidden(commands, points, at, below, ring, low, high, reverse_in, tracks, 0, 0, 0, 0, True, grid)
@@ -435,7 +495,22 @@ def _draw_ring(commands, points, at, below, table, ring, low, high, border, cros
 
 
 @kernel
-def draw_layer(below, rank, inside, hides, merge, plane, junction_ends, table, tracks, grid, commands, points, ends, alone):  # type: ignore[no-untyped-def]
+def draw_layer(
+    below: Below,
+    rank: I32,
+    inside: Mask,
+    hides: bool,
+    merge: bool,
+    plane: tuple[I32, I32, I32, I32, I32, I32],
+    junction_ends: I32,
+    table: ArcFields,
+    tracks: Tracks,
+    grid: int,
+    commands: U8,
+    points: I32,
+    ends: I32,
+    alone: Mask,
+) -> int:
     """The outline of one layer; the number of its rings.
 
     Args:
@@ -474,13 +549,15 @@ def draw_layer(below, rank, inside, hides, merge, plane, junction_ends, table, t
         whole = high - low == 1 and border[arc] == EXACT and table[0][table[3][table[2][arc]]] == ELLIPSE
         alone[r] = whole and many[r] == 1
         _turned(ring, low, high, border, crossing)
-        _draw_ring(commands, points, at, below, table, ring, low, high, border, crossing, reverse_in, tracks, merge, grid)
+        _draw_ring(
+            commands, points, at, below, table, ring, low, high, border, crossing, reverse_in, tracks, merge, grid
+        )
         ends[r, 0], ends[r, 1] = at[0], at[1]
     return rings
 
 
 @kernel
-def draw_edges(table, start, grid, commands, points, ends):  # type: ignore[no-untyped-def]
+def draw_edges(table: ArcFields, start: I32, grid: int, commands: U8, points: I32, ends: I32) -> None:
     """Each arc by itself, in its own walk, closed where it returns to its start; as `draw_layer` writes."""
     at = np.zeros(2, np.int64)
     ring, forward = np.empty(1, np.int32), np.zeros(len(start), np.bool_)

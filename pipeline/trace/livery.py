@@ -1,7 +1,7 @@
 """Livery's own tracer: planar map, chains, curves, layers.
 
-Each boundary is fitted once, within a bound taken along the dual segments, and each visible border is drawn by one layer;
-the layers beneath end in hidden polylines. So there is no seam, no second copy of a curve, and no colour of its own.
+Each boundary is fitted once, within a bound taken along the dual segments, and each visible border is drawn by one
+layer; the layers beneath end in hidden polylines. So there is no seam, no second copy of a curve and no new colour.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import cache, partial
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.compiled import kernel, watched
 from pipeline.errors import Cancelled, DeadlineExceeded
@@ -27,7 +26,7 @@ from pipeline.trace.order import NEVER, paint_order
 from pipeline.trace.pieces import ArcTable, cut_arcs, with_cracks
 from pipeline.trace.planar import PlanarMap, planar_map
 from pipeline.trace.raster import paint
-from pipeline.types import F64, I32, OUTSIDE, U8, UNPAINTED, Edge, IndexMap, Ink, Palette, Shape, Tracing
+from pipeline.types import F64, I32, OUTSIDE, U8, UNPAINTED, Edge, IndexMap, Ink, Mask, Palette, Shape, Tracing
 
 STRICT_TOLERANCE_PX = 0.5
 """From here down every pixel shows its own ink."""
@@ -54,8 +53,6 @@ MOST_REACH_PX = 4
 
 LEAST_LINE_POINTS = 8
 """Cracks that a line must cover to be counted among the primitives."""
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +121,8 @@ def separations(
 
     Args:
         image, options, deadline_s, cancelled: as `trace` takes them; `stacking` and `edges` don't matter.
-        trap_px: how far the lighter of two neighbours is spread beneath the darker one (to the painter of the darker ink,
-            a choke); 0: plates meet edge to edge.
+        trap_px: how far the lighter of two neighbours is spread beneath the darker one (to the painter of the darker
+            ink, a choke); 0: plates meet edge to edge.
 
     Raises:
         Cancelled, DeadlineExceeded: the trace was stopped.
@@ -143,7 +140,7 @@ def separations(
 
 @cache
 def _load_kernels(strict: bool) -> None:
-    """Traces a spot before the clock runs: where kernels are not on disk yet, compiling them takes longer than any trace."""
+    """Traces a spot before the clock runs: kernels that are not on disk yet take longer to compile than any trace."""
     index = np.zeros((9, 9), np.uint8)
     index[2:7, 2:7], index[4:6, 4:9] = 1, UNPAINTED
     spot = IndexMap(index, Palette((Ink("#FFFFFF", "ground"), Ink("#000000", "spot"))))
@@ -158,8 +155,13 @@ def _load_kernels(strict: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How layers meet: each holds its own regions only, or later ones too; whether borders end beneath later layers, and
-    in which trap."""
+    """How layers meet.
+
+    Attributes:
+        own: whether each holds its own regions only, not later ones too.
+        hides: whether borders end beneath later layers.
+        trap: how they end there, see `pipeline.trace.hidden`.
+    """
 
     own: bool
     hides: bool
@@ -168,8 +170,13 @@ class _Style:
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """Arc ends at junctions: int32 [J, 4] (2 × arc, plus 1 for its last vertex, or -1) by the direction in which they
-    leave; int32 [A], the directions in which each arc leaves its first vertex and leads back from its last."""
+    """Arc ends at junctions.
+
+    Attributes:
+        by_junction: int32 [J, 4], ends (2 × arc, plus 1 for its last vertex, or -1) by the direction in which
+            they leave.
+        leave, arrive: int32 [A], the directions in which each arc leaves its first vertex and leads back from its last.
+    """
 
     by_junction: I32
     leave: I32
@@ -230,13 +237,13 @@ def _fit(
     places: F64,
     options: FitOptions,
     watch: _Watch,
-    beside: Callable[[], None] | None = None,
+    beside: Callable[[], None],
 ) -> Fitted:
     """Curves through all chains, on all threads; `beside` is run with them."""
     fit = Fit(chains, bounds, _ends_of_chains(plane, chains, places), options)
     stop = np.zeros(1, np.uint8)
-    batches = [partial(fit.run, batch, stop) for batch in range(fit.BATCHES)]
-    watched([*([] if beside is None else [beside]), *batches], watch, stop)
+    jobs: list[Callable[[], None]] = [beside, *(partial(fit.run, batch, stop) for batch in range(fit.BATCHES))]
+    watched(jobs, watch, stop)
     return fit.result()
 
 
@@ -249,7 +256,9 @@ def _list_ends(plane: PlanarMap) -> _Ends:
 
 
 @kernel
-def _list_directions(first, xs, ys, start, end, by_junction, leave, arrive):  # type: ignore[no-untyped-def]
+def _list_directions(
+    first: I32, xs: I32, ys: I32, start: I32, end: I32, by_junction: I32, leave: I32, arrive: I32
+) -> None:
     for a in range(len(start)):
         for side in range(2):
             at, next_ = (first[a], first[a] + 1) if side == 0 else (first[a + 1] - 1, first[a + 1] - 2)
@@ -265,7 +274,7 @@ def _list_directions(first, xs, ys, start, end, by_junction, leave, arrive):  # 
 
 
 def _places(plane: PlanarMap, chains: Chains, ends: _Ends, strict: bool) -> F64:
-    """float64 [J, 2], px: where the junctions lie before the fit; nearer to their crack vertices where the trace is `strict`."""
+    """float64 [J, 2], px: where the junctions lie before the fit; near their crack vertices in a `strict` trace."""
     places = np.zeros((len(plane.junction_x), 2))
     tracks = (chains.x2, chains.y2, chains.arc_point)
     place_junctions(
@@ -293,7 +302,9 @@ def _ends_of_chains(plane: PlanarMap, chains: Chains, places: F64) -> F64:
     return ends
 
 
-def _draw(fitted: _Map, table: ArcTable, style: _Style, watch: _Watch, order: list[int] | None = None) -> tuple[Shape, ...]:
+def _draw(
+    fitted: _Map, table: ArcTable, style: _Style, watch: _Watch, order: list[int] | None = None
+) -> tuple[Shape, ...]:
     """The layers, painted in `order` (the map's own where it is None), one after the other."""
     order = fitted.order if order is None else order
     rank_of = np.full(256, NEVER, np.int32)
@@ -334,7 +345,7 @@ def _buffers(plane: PlanarMap, chains: Chains, table: ArcTable) -> tuple[U8, I32
     return np.empty(most, np.uint8), np.empty((3 * most, 2), np.int32)
 
 
-def _shapes(ink: int, commands: U8, points: I32, ends: I32, alone: Flags) -> list[Shape]:
+def _shapes(ink: int, commands: U8, points: I32, ends: I32, alone: Mask) -> list[Shape]:
     """The rings of a layer as one shape, and those that stand `alone` as one each."""
     begins = np.vstack([np.zeros((1, 2), np.int32), ends[:-1]])
     drawn = ends[:, 0] > begins[:, 0]
@@ -351,7 +362,7 @@ def _shapes(ink: int, commands: U8, points: I32, ends: I32, alone: Flags) -> lis
 
 
 def _exact(image: IndexMap, fitted: _Map, style: _Style, watch: _Watch) -> tuple[ArcTable, tuple[Shape, ...]]:
-    """Layers that show every pixel in its own ink: curves beside one that differs give way to the middles of the cracks.
+    """Layers that show every pixel in its own ink: curves beside one that differs give way to the middles of cracks.
 
     If that does not end it, no border is hidden, and at last no curve is left: nothing can differ then.
     """
@@ -376,7 +387,7 @@ def _exact(image: IndexMap, fitted: _Map, style: _Style, watch: _Watch) -> tuple
 
 
 @kernel
-def _mark_beside(wrong, x2, y2, reach, out):  # type: ignore[no-untyped-def]
+def _mark_beside(wrong: Mask, x2: I32, y2: I32, reach: int, out: Mask) -> None:
     """Marks the places (in half pixels) that lie within `reach` pixels of a wrong one."""
     height, width = wrong.shape
     for i in range(len(out)):

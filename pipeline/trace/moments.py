@@ -1,19 +1,20 @@
-"""Sums along a walk, from which the line and the cubic of least squares to any of its places follow in a few operations.
+"""Sums along a walk, from which the lines and cubics of least squares to its places follow in a few operations.
 
-From one node the walk goes on point by point, and the sums grow with it: powers of the way walked, and their products with
-the points. The normal equations of a cubic whose parameter is its share of the way are polynomials in these.
+From one node the walk goes on point by point, and the sums grow with it: powers of the way walked, and their products
+with the points. The normal equations of a cubic whose parameter is its share of the way are polynomials in these.
 """
 
 from __future__ import annotations
 
 from pipeline.compiled import inlined
+from pipeline.types import F64
 
 SIZE = 18
 """Sums kept: way^0 to way^6; way^0 to way^3 times x, and times y; x x, x y, y y."""
 
 
 @inlined
-def walk_on(m, way, x, y):  # type: ignore[no-untyped-def]
+def walk_on(m: F64, way: float, x: float, y: float) -> None:
     """Adds a point, (x, y) from the node in px after `way` px, to the sums m."""
     power = 1.0
     for k in range(7):
@@ -28,13 +29,13 @@ def walk_on(m, way, x, y):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def line_squares(m, x, y):  # type: ignore[no-untyped-def]
+def line_squares(m: F64, x: float, y: float) -> float:
     """Sum of the squared distances, px^2, to the line from the node to (x, y)."""
-    return (y * y * m[15] - 2 * x * y * m[16] + x * x * m[17]) / max(x * x + y * y, 1e-12)
+    return float((y * y * m[15] - 2 * x * y * m[16] + x * x * m[17]) / max(x * x + y * y, 1e-12))
 
 
 @inlined
-def cubic_sums(m, length, x, y, q):  # type: ignore[no-untyped-def]
+def cubic_sums(m: F64, length: float, x: float, y: float, q: F64) -> None:
     """The sums q that `handles_from` takes, for a cubic from the node to (x, y) after `length` px."""
     i1 = 1 / length
     i2, i3 = i1 * i1, i1 * i1 * i1

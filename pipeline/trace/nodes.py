@@ -1,9 +1,9 @@
 """Where a curve may be cut: smooth places and corners of a chain, from evidence at several scales.
 
 A node lies at a crack vertex v, between the points v - 1 and v of its chain. A smooth node takes its place and tangent
-from the widest window in which one parabola explains every point; a corner takes them from one parabola on each side.
-A corner needs a turn at a fine scale and the same turn at a coarse one, unless the fine one is as sharp as a right angle
-between straight sides: a ragged outline turns everywhere, but not twice in the same place.
+from the widest window in which one parabola explains every point; a corner takes them from one line on each side.
+A corner needs a turn at a fine scale and the same turn at a coarse one, unless the fine one is as sharp as a right
+angle between straight sides: a ragged outline turns everywhere, but not twice in the same place.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.compiled import inlined
 from pipeline.trace.cubics import crosswise
+from pipeline.types import F64, I32, Mask
 
 WINDOWS = (20, 14, 10, 7, 5, 3, 2, 1)
 FLAT_PX = 0.58
@@ -41,7 +42,7 @@ CAP_COSINE = 0.93
 
 
 @inlined
-def smooth_at(x, y, horizontal, v, w, out):  # type: ignore[no-untyped-def]
+def smooth_at(x: F64, y: F64, horizontal: Mask, v: int, w: int, out: F64) -> float:
     """A parabola through the w points before and after v, to out: place, first and half second derivative by index.
 
     Returns its largest crosswise distance to a point. With half indices ..., -½, ½, ... the normal equations separate.
@@ -74,7 +75,7 @@ def smooth_at(x, y, horizontal, v, w, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def smooth_node(x, y, horizontal, slack, v, most, out):  # type: ignore[no-untyped-def]
+def smooth_node(x: F64, y: F64, horizontal: Mask, slack: float, v: int, most: int, out: F64) -> int:
     """The widest parabola about v that holds, of at most `most` points on each side, to out; returns its half width."""
     for w in WINDOWS:
         if w > most:
@@ -86,8 +87,8 @@ def smooth_node(x, y, horizontal, slack, v, most, out):  # type: ignore[no-untyp
 
 
 @inlined
-def _side(x, y, horizontal, v, step, most, out):  # type: ignore[no-untyped-def]
-    """Place and unit tangent (away from v) at v of the parabola or line through the points on one side, to out[0:4]."""
+def _side(x: F64, y: F64, horizontal: Mask, v: int, step: int, most: int, out: F64) -> int:
+    """Place and unit tangent (away from v) at v of the longest line that holds on one side, to out[0:4]; its points."""
     for w in SIDE_WINDOWS:
         if w > most:
             continue
@@ -114,20 +115,16 @@ def _side(x, y, horizontal, v, step, most, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def corner_at(x, y, horizontal, v, before, after, place, out):  # type: ignore[no-untyped-def]
+def corner_at(x: F64, y: F64, horizontal: Mask, v: int, before: int, after: int, place: F64, out: F64) -> None:
     """A corner at v between straight sides: place and both unit tangents, away from it, to out[0:6].
 
     Args:
         before, after: points that each side may take, at least 2.
         place: x and y of the crack vertex.
-
-    Returns:
-        The turn in radians.
     """
     back, front = np.empty(4), np.empty(4)
     _side(x, y, horizontal, v, -1, before, back)
     _side(x, y, horizontal, v, 1, after, front)
-    turn = np.arctan2(-back[2] * front[3] + back[3] * front[2], -(back[2] * front[2] + back[3] * front[3]))
     out[0], out[1] = 0.5 * (back[0] + front[0]), 0.5 * (back[1] + front[1])
     cross = back[2] * front[3] - back[3] * front[2]
     if abs(cross) > 0.3:
@@ -136,11 +133,10 @@ def corner_at(x, y, horizontal, v, before, after, place, out):  # type: ignore[n
         if (px - place[0]) ** 2 + (py - place[1]) ** 2 < CORNER_REACH_PX * CORNER_REACH_PX:
             out[0], out[1] = px, py
     out[2], out[3], out[4], out[5] = back[2], back[3], front[2], front[3]
-    return abs(turn)
 
 
 @inlined
-def _extreme(x, y, v, dx, dy, low, high):  # type: ignore[no-untyped-def]
+def _extreme(x: F64, y: F64, v: int, dx: float, dy: float, low: int, high: int) -> tuple[float, int]:
     """How far points about v reach along (dx, dy), and the vertex in the middle of those that do."""
     first, last = max(v - 8, low), min(v + 8, high)
     far = -1e300
@@ -155,7 +151,7 @@ def _extreme(x, y, v, dx, dy, low, high):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _nearest_vertex(x, y, first, last, px, py):  # type: ignore[no-untyped-def]
+def _nearest_vertex(x: F64, y: F64, first: int, last: int, px: float, py: float) -> int:
     """The vertex from first to before last whose neighbours' middle is nearest to (px, py)."""
     best, least = first, 1e300
     for v in range(first, last):
@@ -166,7 +162,7 @@ def _nearest_vertex(x, y, first, last, px, py):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def cap_at(x, y, horizontal, v, low, high, out):  # type: ignore[no-untyped-def]
+def cap_at(x: F64, y: F64, horizontal: Mask, v: int, low: int, high: int, out: F64) -> tuple[int, int]:
     """The square end of a bar about v: both corners, both sides' unit tangents away from it, to out[0:8].
 
     Args:
@@ -205,15 +201,15 @@ def cap_at(x, y, horizontal, v, low, high, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _chord_turn(x, y, v, w):  # type: ignore[no-untyped-def]
+def _chord_turn(x: F64, y: F64, v: int, w: int) -> float:
     """The turn at v between the chords over w points on each side, in radians."""
     ax, ay = x[v - 1] - x[v - w], y[v - 1] - y[v - w]
     bx, by = x[v + w - 1] - x[v], y[v + w - 1] - y[v]
-    return abs(np.arctan2(ax * by - ay * bx, ax * bx + ay * by))
+    return float(abs(np.arctan2(ax * by - ay * bx, ax * bx + ay * by)))
 
 
 @inlined
-def _straight_corner(x, y, horizontal, v, most):  # type: ignore[no-untyped-def]
+def _straight_corner(x: F64, y: F64, horizontal: Mask, v: int, most: int) -> float:
     """The turn between two straight sides of at least STRAIGHT points that meet at v; 0 where they are not there."""
     back, front = np.empty(4), np.empty(4)
     if min(_side(x, y, horizontal, v, -1, most, back), _side(x, y, horizontal, v, 1, most, front)) < STRAIGHT:
@@ -225,11 +221,24 @@ def _straight_corner(x, y, horizontal, v, most):  # type: ignore[no-untyped-def]
     px, py = back[0] + s * back[2] - 0.5 * (x[v - 1] + x[v]), back[1] + s * back[3] - 0.5 * (y[v - 1] + y[v])
     if px * px + py * py > CORNER_REACH_PX * CORNER_REACH_PX:
         return 0.0
-    return abs(np.arctan2(cross, -(back[2] * front[2] + back[3] * front[3])))
+    return float(abs(np.arctan2(cross, -(back[2] * front[2] + back[3] * front[3]))))
 
 
 @inlined
-def find_corners(x, y, horizontal, slack, low, high, turn):  # type: ignore[no-untyped-def]
+def _keep_sharpest(turn: F64, low: int, high: int) -> None:
+    """Takes back each corner that has a sharper one, or an equal one before it, within three vertices."""
+    for v in range(low, high):
+        if turn[v] > 0:
+            for other in range(max(v - 3, low), min(v + 4, high)):
+                if abs(turn[other]) > turn[v] or (abs(turn[other]) == turn[v] and other < v):
+                    turn[v] = -turn[v]
+                    break
+    for v in range(low, high):
+        turn[v] = max(turn[v], 0.0)
+
+
+@inlined
+def find_corners(x: F64, y: F64, horizontal: Mask, slack: F64, low: int, high: int, turn: F64) -> None:
     """Marks corners among the vertices low to high: their turn in radians to `turn`, 0 elsewhere.
 
     `turn` covers the same indices as the points; points outside [low, high) of a closed chain repeat it.
@@ -258,18 +267,11 @@ def find_corners(x, y, horizontal, slack, low, high, turn):  # type: ignore[no-u
             turn[v] = angle
         elif coarse >= STRAIGHT and smooth_at(x, y, horizontal, v, coarse, fitted) > max(FLAT_PX, SLACK * slack[v]):
             turn[v] = _straight_corner(x, y, horizontal, v, coarse)
-    for v in range(low, high):  # the sharpest of its neighbourhood stays
-        if turn[v] > 0:
-            for other in range(max(v - 3, low), min(v + 4, high)):
-                if abs(turn[other]) > turn[v] or (abs(turn[other]) == turn[v] and other < v):
-                    turn[v] = -turn[v]
-                    break
-    for v in range(low, high):
-        turn[v] = max(turn[v], 0.0)
+    _keep_sharpest(turn, low, high)
 
 
 @inlined
-def end_line(x2, y2, first, last, backward, out):  # type: ignore[no-untyped-def]
+def end_line(x2: I32, y2: I32, first: int, last: int, backward: bool, out: F64) -> bool:
     """The line on which an arc of points first to last comes to its start (or, backward, to its end): place, direction.
 
     Points are in half pixels. False where fewer than three points make the direction a guess.

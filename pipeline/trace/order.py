@@ -1,9 +1,9 @@
 """Which ink is painted first: the order in which the hidden borders take the fewest numbers.
 
-Every visible border is drawn once, whatever the order. What changes is how many of the layers beneath must end in a hidden
-border, and how many regions they may run beneath as a whole. Exchanging two neighbours touches only the layers of those
-two, so each ink is *sifted* through the order by exchanges (Rudell, "Dynamic variable ordering for ordered binary decision
-diagrams", ICCAD 1993), beginning with the largest ink beneath and the smallest on top.
+Every visible border is drawn once, whatever the order. What changes is how many of the layers beneath must end in a
+hidden border, and how many regions they may run beneath as a whole. Exchanging two neighbours touches only the layers
+of those two, so each ink is *sifted* through the order by exchanges (Rudell, "Dynamic variable ordering for ordered
+binary decision diagrams", ICCAD 1993), beginning with the largest ink beneath and the smallest on top.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined, kernel
-from pipeline.trace.planar import PlanarMap
-from pipeline.types import UNPAINTED
+from pipeline.trace.planar import PlanarMap, root
+from pipeline.types import F64, I32, UNPAINTED, Mask
 
 NEVER = -1
 """Rank of what is not painted."""
@@ -38,22 +38,14 @@ def paint_order(plane: PlanarMap) -> list[int]:
 
 
 @kernel
-def _lengths(first, xs, ys, out):  # type: ignore[no-untyped-def]
+def _lengths(first: I32, xs: I32, ys: I32, out: F64) -> None:
     for a in range(len(out)):
         for i in range(first[a], first[a + 1] - 1):
             out[a] += abs(xs[i + 1] - xs[i]) + abs(ys[i + 1] - ys[i])
 
 
 @inlined
-def _root(parent, r):  # type: ignore[no-untyped-def]
-    while parent[r] != r:
-        parent[r] = parent[parent[r]]
-        r = parent[r]
-    return r
-
-
-@inlined
-def _hidden_cost(rank, mine, left, right, weight, parent, earlier):  # type: ignore[no-untyped-def]
+def _hidden_cost(rank: I32, mine: int, left: I32, right: I32, weight: F64, parent: I32, earlier: Mask) -> float:
     """What the hidden borders of layer `mine` cost: those against groups of later regions that touch an earlier one."""
     for r in range(len(rank)):
         parent[r] = r
@@ -61,27 +53,29 @@ def _hidden_cost(rank, mine, left, right, weight, parent, earlier):  # type: ign
     for a in range(len(left)):
         p, q = left[a], right[a]
         if rank[p] > mine and rank[q] > mine:
-            p, q = _root(parent, p), _root(parent, q)
+            p, q = root(parent, p), root(parent, q)
             if p != q:
                 parent[max(p, q)] = min(p, q)
     for a in range(len(left)):
         p, q = left[a], right[a]
         if rank[p] < mine and rank[q] > mine:
-            earlier[_root(parent, q)] = True
+            earlier[root(parent, q)] = True
         elif rank[q] < mine and rank[p] > mine:
-            earlier[_root(parent, p)] = True
+            earlier[root(parent, p)] = True
     total = 0.0
     for a in range(len(left)):
         p, q = left[a], right[a]
         if rank[p] != mine:
             p, q = q, p
-        if rank[p] == mine and rank[q] > mine and earlier[_root(parent, q)]:
+        if rank[p] == mine and rank[q] > mine and earlier[root(parent, q)]:
             total += weight[a]
     return total
 
 
 @inlined
-def _exchange(order, rank, cost, k, left, right, weight, parent, earlier):  # type: ignore[no-untyped-def]
+def _exchange(
+    order: I32, rank: I32, cost: F64, k: int, left: I32, right: I32, weight: F64, parent: I32, earlier: Mask
+) -> float:
     """Paints the k-th ink after the next one; returns what that changes in the cost."""
     for r in range(len(rank)):
         rank[r] = k + 1 if rank[r] == k else (k if rank[r] == k + 1 else rank[r])
@@ -89,11 +83,11 @@ def _exchange(order, rank, cost, k, left, right, weight, parent, earlier):  # ty
     before = cost[k] + cost[k + 1]
     cost[k] = _hidden_cost(rank, k, left, right, weight, parent, earlier)
     cost[k + 1] = _hidden_cost(rank, k + 1, left, right, weight, parent, earlier)
-    return cost[k] + cost[k + 1] - before
+    return float(cost[k] + cost[k + 1] - before)
 
 
 @kernel
-def _sift(order, label, left, right, weight, most_work):  # type: ignore[no-untyped-def]
+def _sift(order: I32, label: I32, left: I32, right: I32, weight: F64, most_work: int) -> None:
     """Moves each ink in turn to the place in `order` (int32 [K], written) where the hidden borders cost least.
 
     An ink goes to the end, then to the front, by exchanges of neighbours, and back to the best place it saw.

@@ -1,15 +1,15 @@
 """The arc table: each arc of the planar map as pieces of fitted segments.
 
-A chain's segments are cut where other contours end on it. A cut is a parameter, not a new curve: two pieces of one segment
-that are drawn one after the other are drawn as the segment itself.
+A chain's segments are cut where other contours end on it. A cut is a parameter, not a new curve: two pieces of one
+segment that are drawn one after the other are drawn as the segment itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.chains import Chains
@@ -18,12 +18,20 @@ from pipeline.trace.circular import on_circle
 from pipeline.trace.fit import Fitted
 from pipeline.trace.junctions import draw_end, nearest_parameter, on_segment
 from pipeline.trace.planar import PlanarMap
-from pipeline.types import F64, I32
+from pipeline.types import F64, I32, Mask
+
+ArcFields: TypeAlias = tuple[I32, F64, I32, I32, F64, F64, I32, I32, I32, I32]
+"""The fields of an `ArcTable`, in their order."""
+
+Layout: TypeAlias = tuple[I32, I32, Mask, Mask, I32, I32]
+"""`first`, `arc`, `reverse`, `closed`, `cut` and `point_first` of `Chains`."""
+
+Walks: TypeAlias = tuple[I32, I32, I32, I32, I32, I32, I32, I32]
+"""`start`, `end`, `junction_x` and `junction_y` of a `PlanarMap`; `arc_point`, `x2` and `y2` of `Chains`; and
+int32 [A], the crack at which each arc's pieces begin."""
 
 MEETINGS = 6
 """Steps, to and fro, in which the place is found where a circle ends on another contour."""
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class ArcTable:
     start_y: I32
 
     @property
-    def fields(self) -> tuple[I32, F64, I32, I32, F64, F64, I32, I32, I32, I32]:
+    def fields(self) -> ArcFields:
         """In the order that kernels take them."""
         return (
             self.kind,
@@ -79,21 +87,24 @@ def cut_arcs(plane: PlanarMap, chains: Chains, fitted: Fitted, places: F64, grid
     """
     kinds, segments, first_segment = fitted.kinds, fitted.segments, fitted.first
     layout = (chains.first, chains.arc, chains.reverse, chains.closed, chains.cut, chains.point_first)
-    at_segment, at_parameter = _find_cuts(layout, plane.start, plane.end, kinds, segments, fitted.spans, first_segment, fitted.starts, places)
-    first, piece, begin, end = _list_pieces(layout, plane.start, first_segment, at_segment, at_parameter)
+    at_segment, at_parameter = _find_cuts(
+        layout, plane.start, plane.end, kinds, segments, fitted.spans, first_segment, fitted.starts, places
+    )
+    first, piece, begin, end = _list_pieces(layout, first_segment, at_segment, at_parameter)
     x, y, start_x, start_y = _round_ends(
-        first, piece, begin, end, kinds, segments, plane.start, plane.end, places, grid, plane.width_px, plane.height_px
+        first, piece, end, kinds, segments, plane.start, plane.end, places, grid, plane.width_px, plane.height_px
     )
     return ArcTable(kinds, segments, first, piece, begin, end, x, y, start_x, start_y)
 
 
 @inlined
-def _junction_before(start, end, arc, reverse):  # type: ignore[no-untyped-def]
-    return end[arc] if reverse else start[arc]
+def _junction_before(start: I32, end: I32, arc: int, reverse: bool) -> int:
+    """The junction at which an arc begins, walked as its chain has it; -1 where there is none."""
+    return int(end[arc] if reverse else start[arc])
 
 
 @inlined
-def _circles_at(layout, start, end, kinds, segments, first_segment, out):  # type: ignore[no-untyped-def]
+def _circles_at(layout: Layout, start: I32, end: I32, kinds: I32, segments: F64, first_segment: I32, out: F64) -> None:
     """Centre and radius of the circular arc that ends at each junction, to `out` [J, 3]; where there is one."""
     chain_first, arc, reverse, closed, _, _ = layout
     for c in range(len(closed)):
@@ -108,8 +119,18 @@ def _circles_at(layout, start, end, kinds, segments, first_segment, out):  # typ
 
 
 @kernel
-def _find_cuts(layout, start, end, kinds, segments, spans, first_segment, starts, places):  # type: ignore[no-untyped-def]
-    """Segment and parameter at which each place of the chains begins; open chains' ends are drawn to their junctions."""
+def _find_cuts(
+    layout: Layout,
+    start: I32,
+    end: I32,
+    kinds: I32,
+    segments: F64,
+    spans: I32,
+    first_segment: I32,
+    starts: I32,
+    places: F64,
+) -> tuple[I32, F64]:
+    """Segment and parameter at which each place of the chains begins; draws open chains' ends to their junctions."""
     chain_first, arc, reverse, closed, cut, point_first = layout
     at_segment, at_parameter = np.zeros(len(arc), np.int32), np.zeros(len(arc))
     circle = np.zeros((len(places), 3))
@@ -147,8 +168,8 @@ def _find_cuts(layout, start, end, kinds, segments, spans, first_segment, starts
 
 
 @inlined
-def _pieces_of(low, high, t_low, t_high, first, last, wraps, out):  # type: ignore[no-untyped-def]
-    """Pieces from parameter t_low of segment low to t_high of segment high as rows segment, begin, end; their number."""
+def _pieces_of(low: int, high: int, t_low: float, t_high: float, first: int, last: int, wraps: bool, out: F64) -> int:
+    """Pieces from parameter t_low of segment low to t_high of segment high: rows segment, begin, end; their number."""
     n, k, t = 0, low, t_low
     while True:
         done = k == high and not wraps
@@ -164,8 +185,8 @@ def _pieces_of(low, high, t_low, t_high, first, last, wraps, out):  # type: igno
 
 
 @kernel
-def _list_pieces(layout, start, first_segment, at_segment, at_parameter):  # type: ignore[no-untyped-def]
-    chain_first, arc, reverse, closed, cut, point_first = layout
+def _list_pieces(layout: Layout, first_segment: I32, at_segment: I32, at_parameter: F64) -> tuple[I32, I32, F64, F64]:
+    chain_first, arc, reverse, closed, _, _ = layout
     arcs = len(arc)
     found = np.empty((len(arc) * 2 + first_segment[-1], 3))
     where, many = np.empty(arcs, np.int32), np.zeros(arcs + 1, np.int32)
@@ -204,7 +225,7 @@ def _list_pieces(layout, start, first_segment, at_segment, at_parameter):  # typ
 
 
 @inlined
-def _rounded(value, grid, most):  # type: ignore[no-untyped-def]
+def _rounded(value: float, grid: int, most: int) -> int:
     """`value` px on the grid, in 1/100 px, inside the map; its far border counts as on the grid."""
     if value >= most - 0.005 * grid:
         return 100 * most
@@ -212,7 +233,19 @@ def _rounded(value, grid, most):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _round_ends(first, piece, begin, end, kinds, segments, start, stop, places, grid, width, height):  # type: ignore[no-untyped-def]
+def _round_ends(
+    first: I32,
+    piece: I32,
+    end: F64,
+    kinds: I32,
+    segments: F64,
+    start: I32,
+    stop: I32,
+    places: F64,
+    grid: int,
+    width: int,
+    height: int,
+) -> tuple[I32, I32, I32, I32]:
     """Ends of all pieces on the grid; those of arcs and ellipses on 1/100 px, since their centres hang on them."""
     arcs = len(start)
     x, y = np.empty(len(piece), np.int32), np.empty(len(piece), np.int32)
@@ -241,7 +274,9 @@ def _round_ends(first, piece, begin, end, kinds, segments, start, stop, places, 
 
 
 @kernel
-def segment_of_rows(layout, point, spans, first_segment, starts, out):  # type: ignore[no-untyped-def]
+def segment_of_rows(
+    layout: tuple[I32, Mask], point: I32, spans: I32, first_segment: I32, starts: I32, out: I32
+) -> None:
     """The segment that passes each point, by the rows of `Chains.x2`, to `out` (int32 [P])."""
     point_first, closed = layout
     for c in range(len(closed)):
@@ -253,7 +288,7 @@ def segment_of_rows(layout, point, spans, first_segment, starts, out):  # type: 
 
 
 def with_cracks(
-    table: ArcTable, plane: PlanarMap, chains: Chains, curves: Fitted, rows: Flags, pinned: Flags
+    table: ArcTable, plane: PlanarMap, chains: Chains, curves: Fitted, rows: Mask, pinned: Mask
 ) -> ArcTable:
     """`table`, but curves that pass certain points run through the middles of their cracks.
 
@@ -273,7 +308,9 @@ def with_cracks(
 
 
 @inlined
-def _through(row, x2, y2, piece, begin, end, x, y, at, low, line):  # type: ignore[no-untyped-def]
+def _through(
+    row: int, x2: I32, y2: I32, piece: I32, begin: F64, end: F64, x: I32, y: I32, at: int, low: int, line: int
+) -> int:
     """A line to the middle of a crack, or a longer last line where it lies on the same one; the pieces so far."""
     px, py = 50 * x2[row], 50 * y2[row]
     if at - low >= 2 and piece[at - 1] == line and piece[at - 2] == line:
@@ -286,7 +323,7 @@ def _through(row, x2, y2, piece, begin, end, x, y, at, low, line):  # type: igno
 
 
 @inlined
-def _bad_runs(segment, rows, low, n, turn, first_bad, last_bad, bad):  # type: ignore[no-untyped-def]
+def _bad_runs(segment: I32, rows: Mask, low: int, n: int, turn: int, first_bad: bool, last_bad: bool, bad: Mask) -> int:
     """Which runs of one segment along an arc hold a bad point, to bad[0:runs]; the number of runs."""
     runs = 0
     for i in range(n):
@@ -301,7 +338,7 @@ def _bad_runs(segment, rows, low, n, turn, first_bad, last_bad, bad):  # type: i
 
 
 @kernel
-def _follow_cracks(table, walks, segment, rows, pinned):  # type: ignore[no-untyped-def]
+def _follow_cracks(table: ArcFields, walks: Walks, segment: I32, rows: Mask, pinned: Mask) -> ArcFields:
     kind, curve, first, piece, begin, end, x, y, start_x, start_y = table
     start, stop, jx, jy, arc_point, x2, y2, offset = walks
     arcs, line = len(start), len(kind)

@@ -16,15 +16,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.compiled import by_rows, inlined, kernel
-from pipeline.types import I32, U8
+from pipeline.types import I32, U8, Mask
 
 NO_LABEL = 256
 """Label of what lies outside the map; 255 (unpainted) is a label like any other."""
 
 PASS, JUNCTION, FALLING, RISING = 1, 2, 3, 4
-"""What a walk does at a vertex: goes on, ends, or turns at a saddle whose connected diagonal falls (\\) or rises (/)."""
+"""What a walk does at a vertex: goes on, ends, or turns at a saddle whose connected diagonal falls or rises."""
 
 RIGHT, DOWN, LEFT, UP = 0, 1, 2, 3
 
@@ -106,7 +107,7 @@ def planar_map(index: U8) -> PlanarMap:
 
 
 @kernel
-def _count_runs(index, before, first, last):  # type: ignore[no-untyped-def]
+def _count_runs(index: U8, before: I32, first: int, last: int) -> None:
     width = index.shape[1]
     for y in range(first, last):
         row = index[y]
@@ -117,7 +118,7 @@ def _count_runs(index, before, first, last):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _list_runs(index, before, run_x, first, last):  # type: ignore[no-untyped-def]
+def _list_runs(index: U8, before: I32, run_x: I32, first: int, last: int) -> None:
     width = index.shape[1]
     for y in range(first, last):
         row = index[y]
@@ -131,7 +132,7 @@ def _list_runs(index, before, run_x, first, last):  # type: ignore[no-untyped-de
 
 
 @inlined
-def _merged(run_x, before, width, y, height, out):  # type: ignore[no-untyped-def]
+def _merged(run_x: I32, before: I32, width: int, y: int, height: int, out: I32) -> int:
     """The sorted distinct x at which a run starts (or the map ends) in pixel row y - 1 or y; returns their number.
 
     Written to `out` where that is not empty.
@@ -159,7 +160,7 @@ def _merged(run_x, before, width, y, height, out):  # type: ignore[no-untyped-de
 
 
 @kernel
-def _count_vertices(run_x, runs_before, width, before, first, last):  # type: ignore[no-untyped-def]
+def _count_vertices(run_x: I32, runs_before: I32, width: int, before: I32, first: int, last: int) -> None:
     height = len(runs_before) - 1
     nothing = np.empty(0, np.int32)
     for y in range(first, last):
@@ -167,14 +168,14 @@ def _count_vertices(run_x, runs_before, width, before, first, last):  # type: ig
 
 
 @inlined
-def _label(index, x, y):  # type: ignore[no-untyped-def]
+def _label(index: U8, x: int, y: int) -> int:
     if x < 0 or y < 0 or y >= index.shape[0] or x >= index.shape[1]:
         return NO_LABEL
-    return np.int64(index[y, x])
+    return int(index[y, x])
 
 
 @inlined
-def _rarer(index, x, y, a, b):  # type: ignore[no-untyped-def]
+def _rarer(index: U8, x: int, y: int, a: int, b: int) -> bool:
     """Whether label a is no more frequent than b in the six by six pixels about vertex (x, y)."""
     balance = 0
     for v in range(max(y - VOTE_REACH_PX, 0), min(y + VOTE_REACH_PX, index.shape[0])):
@@ -184,7 +185,9 @@ def _rarer(index, x, y, a, b):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _list_vertices(index, run_x, runs_before, before, xs, kind, cracks, first, last):  # type: ignore[no-untyped-def]
+def _list_vertices(
+    index: U8, run_x: I32, runs_before: I32, before: I32, xs: I32, kind: U8, cracks: U8, first: int, last: int
+) -> None:
     height, width = index.shape
     for y in range(first, last):
         row = xs[before[y] : before[y + 1]]
@@ -196,7 +199,7 @@ def _list_vertices(index, run_x, runs_before, before, xs, kind, cracks, first, l
             right, down, left, up = ne != se, sw != se, nw != sw, nw != ne
             degree = right + down + left + up
             what = PASS
-            if degree == 3 or (degree == 2 and (x == 0 or x == width) and (y == 0 or y == height)):
+            if degree == 3 or (degree == 2 and not 0 < x < width and not 0 < y < height):
                 what = JUNCTION
             elif degree == 4:
                 falling, rising = nw == se, ne == sw
@@ -213,7 +216,7 @@ def _list_vertices(index, run_x, runs_before, before, xs, kind, cracks, first, l
 
 
 @kernel
-def _link_vertices(before, xs, cracks, down, up, first, last):  # type: ignore[no-untyped-def]
+def _link_vertices(before: I32, xs: I32, cracks: U8, down: I32, up: I32, first: int, last: int) -> None:
     """The vertex one row below or above, where a vertical crack leads there."""
     for y in range(first, last):
         low = before[y + 1]
@@ -226,16 +229,17 @@ def _link_vertices(before, xs, cracks, down, up, first, last):  # type: ignore[n
 
 
 @inlined
-def _root(parent, a):  # type: ignore[no-untyped-def]
+def root(parent: npt.NDArray[np.signedinteger], a: int) -> int:
+    """The least of all that are joined with a, in the forest `parent`; the way there is halved."""
     while parent[a] != a:
         parent[a] = parent[parent[a]]
         a = parent[a]
-    return a
+    return int(a)
 
 
 @inlined
-def _unite(parent, a, b):  # type: ignore[no-untyped-def]
-    a, b = _root(parent, a), _root(parent, b)
+def _unite(parent: I32, a: int, b: int) -> None:
+    a, b = root(parent, a), root(parent, b)
     if a < b:
         parent[b] = a
     else:
@@ -243,7 +247,7 @@ def _unite(parent, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _run_at(run_x, runs_before, x, y):  # type: ignore[no-untyped-def]
+def _run_at(run_x: I32, runs_before: I32, x: int, y: int) -> int:
     """The run that holds pixel (x, y), by bisection."""
     low, high = runs_before[y], runs_before[y + 1]
     while high - low > 1:
@@ -252,11 +256,11 @@ def _run_at(run_x, runs_before, x, y):  # type: ignore[no-untyped-def]
             low = middle
         else:
             high = middle
-    return low
+    return int(low)
 
 
 @kernel
-def _run_regions(index, run_x, runs_before, before, xs, kind):  # type: ignore[no-untyped-def]
+def _run_regions(index: U8, run_x: I32, runs_before: I32, before: I32, xs: I32, kind: U8) -> I32:
     """The region of each run, numbered in the order of their first pixels."""
     height, width = index.shape
     count = runs_before[-1]
@@ -280,17 +284,17 @@ def _run_regions(index, run_x, runs_before, before, xs, kind):  # type: ignore[n
     region = np.empty(count, np.int32)
     found = 0
     for run in range(count):
-        root = _root(parent, run)
-        if root == run:
+        least = root(parent, run)
+        if least == run:
             region[run] = found
             found += 1
         else:
-            region[run] = region[root]
+            region[run] = region[least]
     return region
 
 
 @kernel
-def _region_facts(index, run_x, runs_before, run_region):  # type: ignore[no-untyped-def]
+def _region_facts(index: U8, run_x: I32, runs_before: I32, run_region: I32) -> tuple[I32, I32]:
     height, width = index.shape
     regions = 0
     for run in range(len(run_region)):
@@ -305,7 +309,7 @@ def _region_facts(index, run_x, runs_before, run_region):  # type: ignore[no-unt
 
 
 @inlined
-def _onward(kind, cracks, at, came_by):  # type: ignore[no-untyped-def]
+def _onward(kind: U8, cracks: U8, at: int, came_by: int) -> int:
     """The direction in which a walk that came to vertex `at` in direction `came_by` goes on; -1 at a junction."""
     back = came_by ^ 2
     if kind[at] == JUNCTION:
@@ -322,17 +326,17 @@ def _onward(kind, cracks, at, came_by):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _next(at, direction, down, up):  # type: ignore[no-untyped-def]
+def _next(at: int, direction: int, down: I32, up: I32) -> int:
     if direction == RIGHT:
         return at + 1
     if direction == LEFT:
         return at - 1
-    return down[at] if direction == DOWN else up[at]
+    return int(down[at] if direction == DOWN else up[at])
 
 
 @kernel
-def _walk(kind, cracks, down, up):  # type: ignore[no-untyped-def]
-    """All arcs as lists of vertices: first int32 [A + 1], path int32 [V], closed bool [A]; junction to junction first."""
+def _walk(kind: U8, cracks: U8, down: I32, up: I32) -> tuple[I32, I32, Mask]:
+    """All arcs as lists of vertices: first int32 [A + 1], path int32 [V], closed bool [A]; closed ones last."""
     steps = 0
     for at in range(len(cracks)):
         for direction in range(4):
@@ -369,7 +373,9 @@ def _walk(kind, cracks, down, up):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sides(first, path, xs, ys, index, run_x, runs_before, run_region):  # type: ignore[no-untyped-def]
+def _sides(
+    first: I32, path: I32, xs: I32, ys: I32, index: U8, run_x: I32, runs_before: I32, run_region: I32
+) -> tuple[I32, I32]:
     """The regions to the left and to the right of each arc's first crack."""
     height, width = index.shape
     arcs = len(first) - 1

@@ -8,6 +8,7 @@ from pipeline.compiled import inlined
 from pipeline.trace.candidates import CORNER, SMOOTH
 from pipeline.trace.cheapest import ARC, CUBIC, LINE
 from pipeline.trace.cubics import crosswise, fit_cubic
+from pipeline.types import F64, I32, Mask
 
 ROUNDS = 4
 MEETING_REACH_PX = 1.6
@@ -15,7 +16,7 @@ MEETING_REACH_PX = 1.6
 
 
 @inlined
-def _laid_line(x, y, horizontal, bound, a, b, line):  # type: ignore[no-untyped-def]
+def _laid_line(x: F64, y: F64, horizontal: Mask, bound: F64, a: int, b: int, line: F64) -> bool:
     """The least-squares line through points a to b, its ends left out, to line[0:4]: a place and a unit direction.
 
     False where there are too few points, or the line would pass one by more than its bound.
@@ -45,13 +46,13 @@ def _laid_line(x, y, horizontal, bound, a, b, line):  # type: ignore[no-untyped-
 
 
 @inlined
-def _foot(line, px, py):  # type: ignore[no-untyped-def]
+def _foot(line: F64, px: float, py: float) -> tuple[float, float]:
     along = (px - line[0]) * line[2] + (py - line[1]) * line[3]
     return line[0] + along * line[2], line[1] + along * line[3]
 
 
 @inlined
-def _meeting(one, two, px, py):  # type: ignore[no-untyped-def]
+def _meeting(one: F64, two: F64, px: float, py: float) -> tuple[float, float]:
     """Where two lines meet, if that is near (px, py); else the middle of its feet on them."""
     cross = one[2] * two[3] - one[3] * two[2]
     ax, ay = _foot(one, px, py)
@@ -66,7 +67,7 @@ def _meeting(one, two, px, py):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _move_nodes(nodes, path, lines, laid, held, closed, moved):  # type: ignore[no-untyped-def]
+def _move_nodes(nodes: F64, path: I32, lines: F64, laid: Mask, held: Mask, closed: bool, moved: F64) -> None:
     """Nodes of the path where the laid lines want them, to `moved`: place, tangents back and forward, kind."""
     m = len(path) - 1
     for k in range(m + 1):
@@ -89,7 +90,19 @@ def _move_nodes(nodes, path, lines, laid, held, closed, moved):  # type: ignore[
 
 
 @inlined
-def settle(x, y, horizontal, bound, nodes, path, kinds, handles, closed, u, moved):  # type: ignore[no-untyped-def]
+def settle(
+    x: F64,
+    y: F64,
+    horizontal: Mask,
+    bound: F64,
+    nodes: F64,
+    path: I32,
+    kinds: I32,
+    handles: F64,
+    closed: bool,
+    u: F64,
+    moved: F64,
+) -> None:
     """Lays the lines, moves the nodes to them and fits the cubics between anew, where all of that holds the bound.
 
     Args:
@@ -111,9 +124,7 @@ def settle(x, y, horizontal, bound, nodes, path, kinds, handles, closed, u, move
             if kinds[k] == CUBIC:
                 ends[0], ends[1], ends[2], ends[3] = p[0], p[1], q[0], q[1]
                 ends[4], ends[5], ends[6], ends[7] = p[4], p[5], q[2], q[3]
-                strain, _ = fit_cubic(
-                    x, y, horizontal, bound, a, b, ends, p[6] != SMOOTH, q[6] != SMOOTH, ROUNDS, u, h
-                )
+                strain, _ = fit_cubic(x, y, horizontal, bound, a, b, ends, p[6] != SMOOTH, q[6] != SMOOTH, ROUNDS, u, h)
                 fits = strain <= 1.0
                 if fits:
                     handles[k] = h
@@ -128,7 +139,7 @@ def settle(x, y, horizontal, bound, nodes, path, kinds, handles, closed, u, move
 
 
 @inlined
-def _line_strain(x, y, horizontal, bound, a, b, p, q):  # type: ignore[no-untyped-def]
+def _line_strain(x: F64, y: F64, horizontal: Mask, bound: F64, a: int, b: int, p: F64, q: F64) -> float:
     worst = 0.0
     for i in range(a, b):
         apart = crosswise(x[i] - p[0], y[i] - p[1], q[0] - p[0], q[1] - p[1], horizontal[i])
