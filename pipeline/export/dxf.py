@@ -460,7 +460,8 @@ def _r2000(outlines: Sequence[_Outline], layers: Iterable[_Layer], frame: _Frame
             _add_run(space, outline, run, steps.arcs, frame)
     text = io.StringIO()
     document.write(text)
-    return document.encode(text.getvalue())
+    data: bytes = document.encode(text.getvalue())
+    return data
 
 
 def _whole_ellipse(outline: _Outline, arcs: _Arcs, last: int) -> int:

@@ -90,7 +90,7 @@ def _add_cap(
     """
     cap = np.empty(8)
     one, two = cap_at(x, y, horizontal, v, low, high, cap)
-    if one == two or one < first:
+    if one == two or one < first or two <= v:
         return count, -1
     while count > 0 and nodes[count - 1, VERTEX] >= one:
         if nodes[count - 1, HELD] != 0 or nodes[count - 1, KIND] == END:
@@ -101,6 +101,15 @@ def _add_cap(
     ax, ay = ax / length, ay / length
     count = _add(nodes, count, one, cap[0], cap[1], cap[4], cap[5], ax, ay, CORNER, 0.0)
     return _add(nodes, count, two, cap[2], cap[3], -ax, -ay, cap[6], cap[7], CORNER, 0.0), two
+
+
+@inlined
+def _to_next_corner(turn: F64, v: int, high: int) -> int:
+    """Points from vertex v to the next corner before `high`; many where there is none."""
+    for other in range(v + 1, high):
+        if turn[other] > 0:
+            return other - v
+    return high
 
 
 @inlined
@@ -146,7 +155,8 @@ def place_nodes(
                 last = v
             v = last_corner = last
         elif turn[v] > 0:
-            count = _add_corner(x, y, horizontal, turn, v, min(before, v - last_corner), after, nodes, count, fitted)
+            back, onward = min(before, v - last_corner), min(after, _to_next_corner(turn, v, high))
+            count = _add_corner(x, y, horizontal, turn, v, back, onward, nodes, count, fitted)
             last_corner = v
             if turn[v] < 1.0 and not end:
                 count = _add_smooth(x, y, horizontal, bound, v, min(before, after), nodes, count, fitted)

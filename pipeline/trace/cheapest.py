@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pipeline.compiled import inlined
-from pipeline.trace.candidates import ARC_BEGINS, COST, HELD, KIND, SMOOTH, VERTEX, X, Y
+from pipeline.trace.candidates import ARC_BEGINS, CORNER, COST, HELD, KIND, SMOOTH, VERTEX, X, Y
 from pipeline.trace.cubics import handles_from, sampled_strain
 from pipeline.trace.moments import SIZE, cubic_sums, line_squares, walk_on
 from pipeline.types import F64, I32, Mask
@@ -41,6 +41,9 @@ KINK_COST = 5.0
 
 MOST_POINTS = 300
 """Points that one cubic may take."""
+
+MISSED_CORNER_PX2 = 1.3
+"""Squared pixels of distance that count for a clear corner which a segment passes by."""
 
 FAILURES = 4
 """Cubics from one node that fail one after the other before no longer one is tried."""
@@ -201,7 +204,7 @@ def _reach_out(
     begin = _way_to(along, start)
     cone, m, h, squares = np.zeros(5), np.zeros(SIZE), np.zeros(4), np.zeros(1)
     room = (np.empty(8), np.empty(7), h, squares)
-    seen, line_alive, failures, skip = start, True, 0, 0
+    seen, line_alive, failures, skip, missed = start, True, 0, 0, 0.0
     for b in range(a + 1, count):
         stop = int(nodes[b, VERTEX])
         if stop == start:
@@ -210,7 +213,7 @@ def _reach_out(
             walk_on(m, along[seen] - begin, x[seen] - px, y[seen] - py)
             line_alive = line_alive and _narrow(x, y, horizontal, bound, seen, px, py, cone)
             seen += 1
-        base = found[0][a] + nodes[b, COST]
+        base = found[0][a] + nodes[b, COST] + missed
         straight = False
         if line_alive and _in_cone(cone, nodes[b, X] - px, nodes[b, Y] - py):
             straight = _offer_line(found, nodes, a, b, m, base, strain_cost, h)
@@ -224,6 +227,8 @@ def _reach_out(
             skip = max(0, (b - a) // SPREAD - 1)
         elif skip > 0:
             skip -= 1
+        if nodes[b, KIND] == CORNER and nodes[b, COST] == 0:
+            missed += MISSED_CORNER_PX2 * strain_cost
         if nodes[b, HELD] > 0 or (not line_alive and (failures >= FAILURES or not curves)):
             break
 

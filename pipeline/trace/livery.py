@@ -214,7 +214,7 @@ class _Watch:
 
 def _fitted(image: IndexMap, options: TraceOptions, watch: _Watch) -> _Map:
     watch()
-    index = np.ascontiguousarray(image.index)
+    index = np.require(image.index, requirements=["C", "W"])  # kernels are compiled for arrays that can be written
     tolerance_px = options.tolerance_px * (STRICT_SHARE if options.strict else 1)
     plane = planar_map(index)
     watch()

@@ -24,6 +24,12 @@ FINE, COARSE = 6, 14
 FINE_TURN_RAD, COARSE_TURN_RAD = 0.6, 0.5
 SHARP_TURN_RAD = 1.05
 CORNER_REACH_PX = 1.4
+SHORT_RUN, SQUARE_RUN, LONG_RUN = 2, 3, 5
+"""Cracks in a straight run; see `_square`."""
+
+SQUARE_RAD = 2.0
+"""The turn that such a corner counts for: none beside it is sharper."""
+
 STRAIGHT = 8
 """Points of a side that is long enough to make a corner by itself."""
 
@@ -226,15 +232,38 @@ def _straight_corner(x: F64, y: F64, horizontal: Mask, v: int, most: int) -> flo
 
 @inlined
 def _keep_sharpest(turn: F64, low: int, high: int) -> None:
-    """Takes back each corner that has a sharper one, or an equal one before it, within three vertices."""
+    """Takes back corners, but no square ones, beside (within three of) a sharper, a square or an equal earlier one."""
     for v in range(low, high):
-        if turn[v] > 0:
-            for other in range(max(v - 3, low), min(v + 4, high)):
-                if abs(turn[other]) > turn[v] or (abs(turn[other]) == turn[v] and other < v):
-                    turn[v] = -turn[v]
-                    break
+        if turn[v] <= 0 or turn[v] == SQUARE_RAD:
+            continue
+        for other in range(max(v - 3, low), min(v + 4, high)):
+            sharper = abs(turn[other]) > turn[v] or turn[other] == SQUARE_RAD
+            if sharper or (abs(turn[other]) == turn[v] and other < v):
+                turn[v] = -turn[v]
+                break
     for v in range(low, high):
         turn[v] = max(turn[v], 0.0)
+
+
+@inlined
+def _run(x: F64, y: F64, horizontal: Mask, i: int, step: int) -> int:
+    """How many cracks run straight on from point i, itself included, up to LONG_RUN."""
+    n = 1
+    while n < LONG_RUN:
+        j = i + step
+        if not 0 <= j < len(x) or horizontal[j] != horizontal[i] or (y[j] != y[i] if horizontal[i] else x[j] != x[i]):
+            break
+        i, n = j, n + 1
+    return n
+
+
+@inlined
+def _square(x: F64, y: F64, horizontal: Mask, v: int) -> bool:
+    """Whether a level and an upright run meet at v that are both too long for a smooth outline: there one is short."""
+    if v < 1 or v >= len(x) or horizontal[v - 1] == horizontal[v]:
+        return False
+    before, after = _run(x, y, horizontal, v - 1, -1), _run(x, y, horizontal, v, 1)
+    return min(before, after) >= SQUARE_RUN or (min(before, after) >= SHORT_RUN and max(before, after) >= LONG_RUN)
 
 
 @inlined
@@ -247,6 +276,9 @@ def find_corners(x: F64, y: F64, horizontal: Mask, slack: F64, low: int, high: i
     fitted, cap = np.empty(6), np.empty(8)
     for v in range(low, high):
         turn[v] = 0.0
+        if _square(x, y, horizontal, v):
+            turn[v] = SQUARE_RAD
+            continue
         fine = min(FINE, v, n - v)
         if fine < 3:
             continue
