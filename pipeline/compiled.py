@@ -97,8 +97,8 @@ def by_rows(run: Callable[[int, int], object], rows: int) -> None:
 def watched(jobs: Sequence[Callable[[], T]], watch: Callable[[], None], stop: npt.NDArray[np.uint8]) -> list[T]:
     """The results of `jobs`, run on `thread_count()` threads while this one calls `watch` every WATCH_S.
 
-    Once `watch` or a job raises, stop[0] (uint8 [1]) is set for kernels that look at it, jobs not begun are dropped, those
-    that run are waited for, and the exception goes on.
+    Once `watch` or a job raises, stop[0] (uint8 [1]) is set for kernels that look at it, jobs not begun are dropped,
+    those that run are waited for, and the exception goes on.
     """
     pool = _pool(thread_count())
     running = [pool.submit(job) for job in jobs]
