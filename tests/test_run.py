@@ -190,7 +190,10 @@ def test_the_certificate_is_measured(result: JobResult) -> None:
     assert (stated.min_feature_px, stated.min_feature_mm) == (None, None)
     exact = illustrate({"output": {"formats": ["svg"], "tolerance_px": 0.5}}).report.certificate
     assert exact is not None
-    assert exact.agreement_pct > stated.agreement_pct
+    assert exact.agreement_pct == 100
+    coarse = illustrate({"output": {"formats": ["svg"], "tolerance_px": 5, "min_feature_mm": 6, "width_mm": 96}})
+    assert coarse.report.certificate is not None
+    assert (coarse.report.certificate.tolerance_px, coarse.report.certificate.min_feature_px) == (5, 6)
     assert illustrate({"output": {"formats": ["svg"], "tracer": "vtracer"}}).report.certificate is None
 
 

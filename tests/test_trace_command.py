@@ -83,7 +83,7 @@ def test_lines_leave_no_curve(given: tuple[Path, Path], tmp_path: Path) -> None:
         letters[name] = set("".join(re.findall(r' d="([^"]*)"', svg))) & set("acACsqSQ")
     assert not letters["lines"]
     assert "<circle" not in (tmp_path / "lines.svg").read_text("utf-8")
-    assert letters["curves"]
+    assert letters["curves"] or "<circle" in (tmp_path / "curves.svg").read_text("utf-8")
 
 
 def test_a_single_cut_has_no_ink_and_less_to_cut(given: tuple[Path, Path], tmp_path: Path) -> None:
