@@ -3,8 +3,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.livery-core
 DEV    := $(VENV)/.livery-dev
+STUDIO := $(VENV)/.livery-studio
 
-.PHONY: demo test bench lint types schema clean
+# The build of PyTorch for the studio engine; TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's own.
+TORCH  ?= torch==2.13.0
+TORCH_INDEX ?=
+
+.PHONY: demo studio-demo test bench lint types schema clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +20,12 @@ $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
+# PyTorch first and alone: a range, asked for together with the rest, takes the newest build with CUDA.
+$(STUDIO): $(STAMP)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[studio]"
+	@touch $@
+
 # Compiles the kernels into the cache beside the sources, once: no job ever waits for the compiler.
 .PHONY: kernels
 kernels: $(STAMP)
@@ -23,7 +34,14 @@ kernels: $(STAMP)
 demo: kernels
 	$(BIN)/python -m pipeline demo test_input.json -o out
 
-test: $(DEV) kernels
+# The studio engine's real path on tiny random models: what it draws means nothing, that it runs does.
+studio-demo: $(STUDIO) kernels
+	@rm -rf out/studio-volume
+	$(BIN)/python -m builder tiny --volume out/studio-volume
+	LIVERY_VOLUME=out/studio-volume LIVERY_ALLOW_SYNTHETIC=1 \
+	  $(BIN)/python -m pipeline demo test_input.json --engine studio --times 2 -o out/studio
+
+test: $(DEV) $(STUDIO) kernels
 	$(BIN)/python -m pytest
 
 bench: $(DEV) kernels
@@ -34,7 +52,7 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(DEV)
+types: $(DEV) $(STUDIO)
 	$(BIN)/mypy
 
 schema: $(STAMP)

@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,11 @@ from pipeline.errors import DeviceLost, InternalError, LiveryError, OutOfMemory,
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from pipeline.run import JobResult, Progress
+    from pipeline.run import JobResult
     from pipeline.schema import JobInput, JobOutput
     from pipeline.settings import Settings
+    from pipeline.steps import Progress
+    from pipeline.worker import Worker
 
 Job = Mapping[str, Any]
 
@@ -81,19 +84,27 @@ def _serve(job: Job) -> dict[str, Any]:
     settings = load_settings()
     request = parse_request(job.get("input"))
     with _progress(job) as progress:
-        reply = _answer(request, settings, progress).model_dump(mode="json")
+        reply = _answer(request, worker_for(settings), progress).model_dump(mode="json")
     return postable(reply, settings)
 
 
-def _answer(request: JobInput, settings: Settings, progress: Callable[[Progress], None] | None) -> BaseModel:
+@lru_cache(maxsize=1)
+def worker_for(settings: Settings) -> Worker:
+    """This process's worker: what is loaded for one job serves the next."""
+    from pipeline.worker import Worker
+
+    return Worker(settings)
+
+
+def _answer(request: JobInput, worker: Worker, progress: Callable[[Progress], None] | None) -> BaseModel:
     from pipeline.health import ping
     from pipeline.run import dry_run, run
 
     if request.action == "ping":
-        return ping(settings)
+        return ping(worker)
     if request.action == "dry_run":
-        return dry_run(request, settings)
-    return job_output(run(request, settings, progress=progress))
+        return dry_run(request, worker)
+    return job_output(run(request, worker, progress=progress))
 
 
 DATA_TYPES: Mapping[str, str] = {

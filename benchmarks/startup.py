@@ -19,8 +19,9 @@ from pathlib import Path
 from pipeline.run import run
 from pipeline.request import parse_request
 from pipeline.settings import load_settings
+from pipeline.worker import Worker
 job = parse_request({"output": {"formats": ["svg"]}})
-Path(sys.argv[2]).write_text(run(job, load_settings(), data=Path(sys.argv[1]).read_bytes()).drawing.svg)
+Path(sys.argv[2]).write_text(run(job, Worker(load_settings()), data=Path(sys.argv[1]).read_bytes()).drawing.svg)
 """
 
 

@@ -281,9 +281,14 @@ def srgb_to_lab(rgb: U8) -> F64:
 
 @kernel
 def _plane_rows(rgb: U8, linear: F64, out: F32, first: int, last: int) -> None:
+    lightness, a, b = 0.0, 0.0, 0.0
+    before = -1
     for y in range(first, last):
         for x in range(rgb.shape[1]):
-            lightness, a, b = lab_of_linear(linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]])
+            colour = rgb[y, x, 0] << 16 | rgb[y, x, 1] << 8 | rgb[y, x, 2]
+            if colour != before:  # flat art repeats itself
+                lightness, a, b = lab_of_linear(linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]])
+                before = colour
             out[0, y, x] = lightness
             out[1, y, x] = a
             out[2, y, x] = b

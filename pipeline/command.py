@@ -33,9 +33,11 @@ from pipeline.files import OutputFiles, output_files, write_fault, write_files, 
 from pipeline.palette import quoted
 from pipeline.palette_files import MAX_FILE_BYTES, read_palette_file
 from pipeline.request import parse_request, schema_text
-from pipeline.run import JobResult, Progress, choose_engine, dry_run, package_version, run
-from pipeline.schema import JobInput
-from pipeline.settings import Settings, SettingsError, load_settings
+from pipeline.report import options_used, package_version
+from pipeline.run import JobResult, dry_run, run
+from pipeline.schema import JobInput, Report
+from pipeline.settings import SettingsError, load_settings
+from pipeline.steps import Progress
 from pipeline.terminal import (
     FINE,
     INTERRUPTED,
@@ -55,6 +57,7 @@ from pipeline.terminal import (
 )
 from pipeline.trace_command import trace_map
 from pipeline.warm import warm_kernels
+from pipeline.worker import Worker, choose_engine
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
@@ -148,33 +151,46 @@ def _demo(given: Sequence[str]) -> int:
     parser = subparser("demo", "Run a request file as the handler would, and write its files.")
     parser.add_argument("request", type=Path, metavar="REQUEST.json", help='JSON with the job under "input"')
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder for the files (default: out)")
+    parser.add_argument("--engine", help="in place of the request's: auto, draft or studio")
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="run it so often in one process (default 1)")
     options = parser.parse_args(given)
-    job, settings = _requested(options.request), load_settings()
+    job, worker = _requested(options.request, options.engine), Worker(load_settings())
     files = output_files(options.output, options.request.stem, job)
     _check_sources([options.request], [files])
     make_folder(options.output)
     name = printable_name(options.request)
     try:
-        result = run(job, settings)
+        for _ in range(max(options.times, 1)):
+            result = run(job, worker)
+            say(_demo_line(name, result.report))
         _deliver(result, files, name)
     except LiveryError as fault:
         complain(fault_line(name, fault))
         return SOME_FAILED
-    say(f"{name}: {result.drawing.paths} paths, {result.report.timings_ms.total / 1000:.2f} s")
     say(f"PAGE  {printable(str(files.page))}")
     for path in (*files.pictures(), *files.plates_of(_inks_of(result.report.model_dump()))):
         say(f"{path.suffix[1:].upper()}   {printable(str(path))}")
     return FINE
 
 
-def _requested(path: Path) -> JobInput:
-    """The checked request of a job's file. Raises Unusable."""
+def _demo_line(name: str, report: Report) -> str:
+    line = f"{name}: {report.paths} paths, {report.timings_ms.total / 1000:.2f} s, {report.engine} engine"
+    if report.engine == "draft":
+        return line
+    loads = f"{len(report.loads)} models loaded" if report.loads else "no model loaded"
+    return f"{line}, {loads}{', phases 1 and 2 kept from before' if report.reinked else ''}"
+
+
+def _requested(path: Path, engine: str | None) -> JobInput:
+    """The checked request of a job's file; `engine` takes the place of its own. Raises Unusable."""
     name = printable_name(path)
     document = read_json(path)
     if not isinstance(document, dict) or "input" not in document:
         raise Unusable(f'{name}: must be an object with "input"')
     try:
-        job = parse_request(document["input"])
+        request = document["input"]
+        named = engine is not None and isinstance(request, dict)
+        job = parse_request({**request, "engine": engine} if named else request)
     except LiveryError as fault:
         raise Unusable(fault_line(name, fault)) from None
     if job.action != "illustrate":
@@ -390,7 +406,7 @@ def _illustrate(given: Sequence[str]) -> int:
         job = request_of(options)
     except LiveryError as fault:
         raise Unusable(str(fault.as_reply()["error"])) from None
-    settings = load_settings()
+    worker = Worker(load_settings())
     photos = photos_of(options.photos)
     files = [output_files(options.output, stem, job) for stem in stems_of(photos)]
     if not options.dry_run:
@@ -398,7 +414,7 @@ def _illustrate(given: Sequence[str]) -> int:
         _check_sources(photos if palette is None else [*photos, palette], files)
         _check_targets(files)
         make_folder(options.output)
-    batch = _Batch(job, settings, as_json=options.json, dry=options.dry_run, resume=options.resume)
+    batch = _Batch(job, worker, as_json=options.json, dry=options.dry_run, resume=options.resume)
     return batch.work([_Task(*pair) for pair in zip(photos, files, strict=True)])
 
 
@@ -413,8 +429,8 @@ class _Task:
 class _Batch:
     """Photos, one after the other, with one request."""
 
-    def __init__(self, job: JobInput, settings: Settings, *, as_json: bool, dry: bool, resume: bool) -> None:
-        self._job, self._settings = job, settings
+    def __init__(self, job: JobInput, worker: Worker, *, as_json: bool, dry: bool, resume: bool) -> None:
+        self._job, self._worker = job, worker
         self._as_json, self._dry, self._resume = as_json, dry, resume
         self._failed = 0
         self._said: set[str] = set()
@@ -448,7 +464,7 @@ class _Batch:
             elif self._resume and (report := self._finished(task, data)) is not None:
                 self._tell(name, task, report, again=False)
             else:
-                result = run(self._job, self._settings, data=data, progress=progress, cancelled=lambda: interrupt.noted)
+                result = run(self._job, self._worker, data=data, progress=progress, cancelled=lambda: interrupt.noted)
                 if interrupt.noted:
                     raise Cancelled("the job was cancelled before its files were written")
                 _deliver(result, task.files, name)
@@ -467,13 +483,13 @@ class _Batch:
             files = task.files.written(_inks_of(report))
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None  # not there, or not a report of ours: the photo is done again
-        engine, _ = choose_engine(self._job, self._settings)
-        options, version = self._job.options().model_dump(mode="json"), package_version("livery")
+        engine, _ = choose_engine(self._job, self._worker)
+        options, version = options_used(self._job, engine).model_dump(mode="json"), package_version("livery")
         wanted = hashlib.sha256(data).hexdigest(), options, engine, version
         return report if made == wanted and all(path.is_file() for path in files) else None
 
     def _tell_dry_run(self, name: str, data: bytes) -> None:
-        reply = dry_run(self._job, self._settings, data=data)
+        reply = dry_run(self._job, self._worker, data=data)
         if self._as_json:
             return say(json.dumps({"photo": name, **reply.model_dump(mode="json")}))
         size = reply.report.size

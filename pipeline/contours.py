@@ -313,6 +313,13 @@ def lost_contours(lab: F32, index: U8, cells: I32, costs: F32, hint: F32, palett
     return out
 
 
+@kernel
+def _hint_rows(importance: U8, subject: U8, caution: F32, outline: F32, out: F32, first: int, last: int) -> None:
+    for y in range(first, last):
+        for x in range(out.shape[1]):
+            out[y, x] = caution[importance[y, x]] * outline[subject[y, x]]
+
+
 def contour_hint(importance: U8, subject: U8, ground: float) -> F32:
     """Factor on the contour thresholds: `ground` far from the vehicle, 1 on it, one half along its probable outline.
 
@@ -323,7 +330,11 @@ def contour_hint(importance: U8, subject: U8, ground: float) -> F32:
     Returns:
         float32 [H, W].
     """
-    away = np.float32(1.0) - importance.astype(np.float32) * np.float32(1.0 / 255.0)
-    doubt = np.minimum(np.minimum(subject, 255 - subject).astype(np.float32) * np.float32(1.0 / 127.0), 1.0)
-    hint: F32 = (np.float32(1.0) + away * np.float32(ground - 1.0)) * (np.float32(1.0) - np.float32(0.5) * doubt)
-    return hint.astype(np.float32)
+    level = np.arange(256, dtype=np.float32)
+    away = np.float32(1.0) - level * np.float32(1.0 / 255.0)
+    doubt = np.minimum(np.minimum(level, np.float32(255.0) - level) * np.float32(1.0 / 127.0), np.float32(1.0))
+    caution = np.float32(1.0) + away * np.float32(ground - 1.0)
+    outline = np.float32(1.0) - np.float32(0.5) * doubt
+    hint = np.empty(importance.shape, np.float32)
+    by_rows(lambda a, b: _hint_rows(importance, subject, caution, outline, hint, a, b), len(hint))
+    return hint

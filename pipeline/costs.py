@@ -63,7 +63,12 @@ def ink_costs(rgb: U8, palette: Palette, lenience: F64 | None = None) -> tuple[I
         int32 [H, W] rows, and float32 [N, K] differences.
     """
     cells, colours = _cells(np.ascontiguousarray(rgb))
-    return cells, delta_e_matrix(srgb_to_lab(colours), palette_lab(palette), lenience)
+    return cells, colour_costs(colours, palette, lenience)
+
+
+def colour_costs(colours: U8, palette: Palette, lenience: F64 | None = None) -> F32:
+    """float32 [N, K]: CIEDE2000 of each colour, uint8 [N, 3], sRGB, against each ink; `lenience` as in `ink_costs`."""
+    return delta_e_matrix(srgb_to_lab(colours), palette_lab(palette), lenience)
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +12,16 @@ import numpy.typing as npt
 from pipeline.backdrop import cut_out
 from pipeline.colour import lab_planes, palette_lab
 from pipeline.contours import COARSE, FINE, NO_LINE, contour_hint, lost_contours
-from pipeline.costs import ink_costs, nearest_inks, shade_lenience
+from pipeline.costs import colour_costs, ink_costs, nearest_inks, shade_lenience
 from pipeline.polish import polish_borders
 from pipeline.regions import border_lengths, count_regions, merge_regions
 from pipeline.types import F32, U8, UNPAINTED, Illustration, IndexMap, Palette
 
 I32 = npt.NDArray[np.int32]
+
+Quantise = Callable[[U8, Callable[[U8], F32]], tuple[I32, F32, U8]]
+"""What `models.quantise.quantise` does on its device: from a picture and what colours cost, as a function of them, to
+each pixel's row of those costs, the costs, and each pixel's nearest ink."""
 
 _SCALE_LIMIT = 14.0  # λ at 1024 px: ΔE · px² per px of border
 _MIN_AREA_PX = 48  # at 1024 px
@@ -59,19 +64,23 @@ class _Limits:
         )
 
 
-def enforce(illustration: Illustration, palette: Palette, options: EnforceOptions) -> IndexMap:
+def enforce(
+    illustration: Illustration, palette: Palette, options: EnforceOptions, quantise: Quantise | None = None
+) -> IndexMap:
     """Palette-constrained segmentation of the illustration.
 
     Args:
         illustration: phase 2's picture.
         palette: K inks.
+        options: what the caller chose.
+        quantise: finds the first inks; None: this CPU does. It can't change the result.
 
     Returns:
         An index map in which every region holds a 3×3 square and at least the smallest area, unless the whole picture
         is one region.
     """
     limits = _Limits.of(illustration.rgb.shape[:2], options.detail)
-    cells, costs = ink_costs(illustration.rgb, palette, shade_lenience(palette))
+    cells, costs, first_inks = _first_inks(illustration.rgb, palette, quantise)
     lab = lab_planes(illustration.rgb)
     across, down = border_lengths(lab)
     share = illustration.importance.astype(np.float32) * np.float32(1.0 / 255.0)
@@ -82,7 +91,7 @@ def enforce(illustration: Illustration, palette: Palette, options: EnforceOption
             index, cells, costs, weight, across, down, scale_limit=scale, min_area_px=limits.min_area_px
         )
 
-    index = merged(nearest_inks(cells, costs), limits.scale)
+    index = merged(first_inks, limits.scale)
     scale = limits.scale
     while count_regions(index) > limits.budget:
         scale *= 1.5
@@ -95,6 +104,14 @@ def enforce(illustration: Illustration, palette: Palette, options: EnforceOption
         ground = UNPAINTED if options.background == "remove" else options.background
     index = merged(index, scale / 2.0)
     return IndexMap(np.where(index == len(palette), np.uint8(ground), index), palette)
+
+
+def _first_inks(rgb: U8, palette: Palette, quantise: Quantise | None) -> tuple[I32, F32, U8]:
+    lenience = shade_lenience(palette)
+    if quantise is not None:
+        return quantise(rgb, lambda colours: colour_costs(colours, palette, lenience))
+    cells, costs = ink_costs(rgb, palette, lenience)
+    return cells, costs, nearest_inks(cells, costs)
 
 
 def _pull(share: F32) -> F32:

@@ -1,7 +1,7 @@
 """`ping`: what this worker can do, found by doing it.
 
 The draft engine's readiness is a real job on a tiny picture, from encoded photo to audited SVG and PNG. Nothing here is
-a constant but the absence of the studio engine and of NVML, which is the build's. No path or host name is told.
+a constant but the absence of NVML, which is the build's. No path or host name is told.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from PIL import Image
 from pipeline.compiled import thread_count
 from pipeline.errors import InternalError, LiveryError, ModelMissing
 from pipeline.request import parse_request
-from pipeline.run import choose_engine, package_version, run
+from pipeline.report import package_version
+from pipeline.run import run
 from pipeline.schema import EngineHealth, Health
-from pipeline.settings import Settings
+from pipeline.worker import Worker, choose_engine
 
 CHECK_WIDTH_PX, CHECK_HEIGHT_PX = 96, 64
 CHECK_INKS = ("#14161A", "#C8262B", "#F2F4F5")
@@ -49,15 +50,15 @@ _FAULTS = (LiveryError, ArithmeticError, AttributeError, ImportError, LookupErro
 log = logging.getLogger(__name__)
 
 
-def ping(settings: Settings) -> Health:
+def ping(worker: Worker) -> Health:
     """The worker's health. Takes about as long as a tiny job; raises nothing that a job would raise."""
-    draft = _draft_health(settings)
+    settings = worker.settings
+    draft, studio = _draft_health(worker), _studio_health(worker)
     try:
-        chosen, _ = choose_engine(parse_request({}), settings)
+        chosen, _ = choose_engine(parse_request({}), worker)
         auto = chosen if draft.ready else None
     except ModelMissing:
         auto = None
-    studio = EngineHealth(ready=False, reason="the studio engine's models are not on this worker")
     return Health(
         status="failing" if auto is None else "ready",
         auto=auto,
@@ -69,10 +70,23 @@ def ping(settings: Settings) -> Health:
     )
 
 
-def _draft_health(settings: Settings) -> EngineHealth:
+def _studio_health(worker: Worker) -> EngineHealth:
+    """Whether the volume holds what each mode needs. No model is loaded: that takes a job's time."""
+    reasons = []
+    for mode in ("fast", "faithful"):
+        try:
+            choose_engine(parse_request({"engine": "studio", "mode": mode}), worker)
+        except ModelMissing as fault:
+            reasons.append(f"{mode}: {fault.message}")
+    if reasons:
+        return EngineHealth(ready=False, reason="; ".join(dict.fromkeys(reasons)))
+    return EngineHealth(ready=True, reason="the volume holds every model at its pinned revision and size")
+
+
+def _draft_health(worker: Worker) -> EngineHealth:
     began_s = time.perf_counter()
     try:
-        _check_draft(settings)
+        _check_draft(worker)
     except _FAULTS as fault:
         log.exception("the draft engine's self-check failed")
         code = fault.code if isinstance(fault, LiveryError) else InternalError().code
@@ -81,14 +95,14 @@ def _draft_health(settings: Settings) -> EngineHealth:
     return EngineHealth(ready=True, reason="drew its test picture and passed the audit", self_check_ms=spent_ms)
 
 
-def _check_draft(settings: Settings) -> None:
+def _check_draft(worker: Worker) -> None:
     """Illustrate three upright bands, one of each ink, and find every ink in the drawing."""
     bands = np.array([[int(ink[i : i + 2], 16) for i in (1, 3, 5)] for ink in CHECK_INKS], np.uint8)
     picture = np.tile(np.repeat(bands, CHECK_WIDTH_PX // len(bands), axis=0), (CHECK_HEIGHT_PX, 1, 1))
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, "PNG")
     job = parse_request({"engine": "draft", "tone": 0, "palette": list(CHECK_INKS), "output": {"png_widths": [96]}})
-    result = run(job, settings, data=encoded.getvalue(), frame_px=CHECK_WIDTH_PX)
+    result = run(job, worker, data=encoded.getvalue(), frame_px=CHECK_WIDTH_PX)
     if any(ink.paths == 0 for ink in result.report.palette):
         raise RuntimeError("the test picture lost an ink")
 

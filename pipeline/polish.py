@@ -48,36 +48,47 @@ def near_border(index: U8, reach_px: int) -> U8:
 
 
 @kernel
-def _polish_rows(
-    framed: U8,
-    stride: int,
-    steps: I32,
-    weights: I32,
-    near: U8,
-    cells: I32,
-    costs: F32,
-    pull: F32,
-    out: U8,
-    first: int,
-    last: int,
-) -> None:
-    """Polish some rows. `framed` is the flat map with a rim of `_OUTSIDE`; `steps` lead to the window's pixels."""
-    width = out.shape[1]
-    radius = (stride - width) // 2
-    votes = np.zeros(_OUTSIDE + 1, np.int64)
+def _run_rows(framed: U8, out: U8, first: int, last: int) -> None:
+    """How many pixels, 255 at most, have a pixel's label from it to the right."""
+    width = framed.shape[1]
     for y in range(first, last):
-        for x in range(width):
-            at = (y + radius) * stride + x + radius
-            out[y, x] = framed[at]
+        out[y, width - 1] = 1
+        for x in range(width - 2, -1, -1):
+            same = framed[y, x] == framed[y, x + 1]
+            out[y, x] = min(out[y, x + 1] + 1, 255) if same else 1
+
+
+@kernel
+def _polish_rows(
+    framed: U8, runs: U8, sums: I32, near: U8, cells: I32, costs: F32, pull: F32, out: U8, first: int, last: int
+) -> None:
+    """Polish some rows. `framed` is the map with a rim of `_OUTSIDE`; `sums` are of the window's rows up to a column.
+
+    The window is walked run by run rather than pixel by pixel, and the votes are the same integers.
+    """
+    side = sums.shape[0]
+    radius = side // 2
+    inks = costs.shape[1]
+    votes = np.zeros(_OUTSIDE + 1, np.int64)
+    window = np.int64(0)
+    for v in range(side):
+        window += sums[v, side]
+    for y in range(first, last):
+        for x in range(out.shape[1]):
+            out[y, x] = framed[y + radius, x + radius]
             if not near[y, x]:
                 continue
-            votes[:] = 0
-            for i in range(steps.size):
-                votes[framed[at + steps[i]]] += weights[i]
+            votes[:inks] = 0
             votes[_OUTSIDE] = 0
-            total = votes.sum()
+            for v in range(side):
+                u = 0
+                while u < side:
+                    end = min(u + runs[y + v, x + u], side)
+                    votes[framed[y + v, x + u]] += sums[v, end] - sums[v, u]
+                    u = end
+            total = window - votes[_OUTSIDE]
             best = np.inf
-            for k in range(costs.shape[1]):
+            for k in range(inks):
                 if votes[k] > 0:
                     energy = costs[cells[y, x], k] - pull[y, x] * (votes[k] / total)
                     if energy < best:
@@ -104,16 +115,11 @@ def polish_borders(index: U8, cells: I32, costs: F32, pull: F32, sigmas_px: Sequ
 
 def _polish_step(index: U8, cells: I32, costs: F32, pull: F32, sigma_px: float) -> U8:
     radius = int(2.2 * sigma_px + 0.5)
-    weights = gaussian_weights(sigma_px, radius).ravel()
+    weights = gaussian_weights(sigma_px, radius)
+    sums = np.pad(weights.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0)))
     framed = np.pad(index, radius, constant_values=_OUTSIDE)
-    stride = framed.shape[1]
-    side = np.arange(-radius, radius + 1, dtype=np.int32)
-    steps = (side[:, None] * np.int32(stride) + side[None, :]).ravel()
     near = near_border(index, int(sigma_px))  # beyond it the other label has too few votes to win
-    flat, out = framed.ravel(), np.empty_like(index)
-
-    def rows(first: int, last: int) -> None:
-        _polish_rows(flat, stride, steps, weights, near, cells, costs, pull, out, first, last)
-
-    by_rows(rows, len(index))
+    runs, out = np.empty_like(framed), np.empty_like(index)
+    by_rows(lambda a, b: _run_rows(framed, runs, a, b), len(framed))
+    by_rows(lambda a, b: _polish_rows(framed, runs, sums, near, cells, costs, pull, out, a, b), len(index))
     return out

@@ -132,10 +132,30 @@ def outline_recall(mask: Mask, index: U8, reach_px: float) -> float:
     return _share(outline & (distance <= reach_px), outline)
 
 
-def silhouette_iou(first: Mask, second: Mask) -> float:
-    """Intersection over union of two masks, bool [H, W]; 1 where both are empty."""
-    union = first | second
-    return _share(first & second, union) if union.any() else 1.0
+def silhouette_iou(subject: Mask, other: Mask) -> float:
+    """Intersection over union of two silhouettes, in the first one's frame; 1 where both are empty.
+
+    Args:
+        subject: bool [H, W], the mask that the other is measured by.
+        other: bool, the same picture's frame at any size.
+    """
+    held = in_frame(other, subject.shape[1], subject.shape[0])
+    union = subject | held
+    return _share(subject & held, union) if union.any() else 1.0
+
+
+def in_frame(mask: Mask, width_px: int, height_px: int) -> Mask:
+    """A mask at another size, bool [height_px, width_px]: a pixel is in it where at least half of its area is.
+
+    Args:
+        mask: bool [H, W].
+    """
+    if mask.shape == (height_px, width_px):
+        return mask
+    smaller = width_px <= mask.shape[1] and height_px <= mask.shape[0]
+    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    held: Mask = cv2.resize(mask.astype(np.float32), (width_px, height_px), interpolation=how) >= 0.5
+    return held
 
 
 def measure(rgb: U8, image: IndexMap, *, min_area_px: int, mask: Mask | None = None, reach_px: float = 4.0) -> Quality:

@@ -51,26 +51,22 @@ class NotBuilt:
     waits_for: str
 
 
-def _whole_group(group: str, model: type[BaseModel], waits_for: str, skip: tuple[str, ...] = ()) -> list[NotBuilt]:
-    return [
-        NotBuilt(f"{group}.{name}", (info.default,), waits_for)
-        for name, info in model.model_fields.items()
-        if name not in skip
-    ]
-
-
-_STUDIO, _CACHE = "the studio engine", "the result cache"
+_CACHE = "the result cache"
 
 NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("image_url", (None,), "fetching photos by address"),
     NotBuilt("action", ("illustrate", "dry_run", "ping"), _CACHE),
     NotBuilt("cache", ("use", "off"), _CACHE),
-    NotBuilt("mode", ("fast",), _STUDIO),
-    *_whole_group("sanitize", Sanitize, _STUDIO, skip=("enabled", "regions", "protect")),
-    *_whole_group("style", Style, _STUDIO),
-    NotBuilt("output.upscale", (True,), _STUDIO),
 )
 """Every field that is refused by name, and what it waits for. Its default always passes."""
+
+STUDIO_ONLY = (
+    "mode",
+    *(f"sanitize.{name}" for name in ("targets", "box_threshold", "text_threshold", "max_subject_share")),
+    *(f"style.{name}" for name in Style.model_fields),
+    "output.upscale",
+)
+"""Fields that nothing in the draft engine answers to. (Neither does `seed`, which many clients always send.)"""
 
 
 def parse_request(value: object) -> JobInput:
@@ -89,11 +85,23 @@ def parse_request(value: object) -> JobInput:
         first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
         raise _schema_error(first) from None
     _check_built(job)
+    if job.engine == "draft" and (idle := studio_only_fields(job)):
+        raise SchemaError("means nothing to the draft engine, which has no models", field=idle[0])
     if (output := expand(job.output)) != job.output:
         job = job.model_copy(update={"output": output})
     _check_together(job)
     _check_output(job.output)
     return job
+
+
+def studio_only_fields(job: JobInput) -> tuple[str, ...]:
+    """Those of `STUDIO_ONLY` that a request sets to something else than their default."""
+    default = JobInput()
+    return tuple(path for path in STUDIO_ONLY if _value_at(job, path) != _value_at(default, path))
+
+
+def _value_at(job: JobInput, path: str) -> Any:
+    return next(value for _, value in _values_at(job, path))
 
 
 def _check_built(job: JobInput) -> None:

@@ -375,6 +375,8 @@ class Report(Strict):
     timings_ms: Timings
     loads: dict[str, float] = {}
     """Model name to the milliseconds that loading it took in this job."""
+    reinked: bool = False
+    """Whether phases 1 and 2 were kept from an earlier job of the same photo, so that no model ran."""
     vram_peak_mb: float | None = None
     gpu: str | None = None
     cost_estimate_usd: float | None = None

@@ -1,4 +1,8 @@
-"""Phase 2, draft engine: where the vehicle is, tones in the palette's range, flat areas smoothed, line work found."""
+"""Phase 2: where the vehicle is, tones in the palette's range, line work found.
+
+The draft engine estimates the vehicle and smooths flat areas of the photo. The studio engine has painted the photo anew
+(`pipeline/paint.py`), knows the vehicle exactly, and leaves flat areas as they were painted.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.lines import flow_lines
+from pipeline.paint import Painted
 from pipeline.smooth import bilateral
 from pipeline.subject import Subject, SubjectPrior, content_frame, find_subject
 from pipeline.tone import map_tones, measure_exposure
@@ -18,7 +23,7 @@ _LEAST_CONFIDENCE, _FULL_CONFIDENCE = 0.35, 0.75
 
 @dataclass(frozen=True, slots=True)
 class SteerOptions:
-    """Options of phase 2.
+    """Options of phase 2 that depend on no model.
 
     Attributes:
         tone: strength of the tone mapping, 0 (off) to 1.
@@ -52,6 +57,29 @@ def steer(plate: CleanPlate, palette: Palette, options: SteerOptions) -> Illustr
         subject_confidence=subject.confidence,
         lines=lines,
         warnings=_doubts(subject, options.subject),
+    )
+
+
+def ink_ready(painted: Painted, palette: Palette, options: SteerOptions) -> Illustration:
+    """What the studio engine painted, ready for one palette. Costs no GPU time; `painted.warnings` are not repeated.
+
+    Args:
+        painted: at any size, such as after the upscaler.
+        palette: its darkest and lightest ink bound the tones.
+        options: the caller's `subject` is not looked at: the vehicle is known.
+    """
+    subject = Subject(painted.subject.astype(np.float32), 1.0, None)
+    importance = importance_map(subject)
+    exposure = measure_exposure(painted.rgb, importance, content_frame(painted.rgb))
+    lines = None
+    if options.line_work > 0.0:
+        lines = flow_lines(painted.rgb, importance, options.line_work)
+    return Illustration(
+        rgb=map_tones(painted.rgb, palette, exposure, options.tone),
+        importance=importance,
+        subject=_bytes_of(subject),
+        subject_confidence=subject.confidence,
+        lines=lines,
     )
 
 

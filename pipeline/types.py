@@ -137,12 +137,36 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
+class Vehicle:
+    """The subject, as the studio engine found it in the working frame.
+
+    Attributes:
+        mask: bool [H, W].
+        box: (x0, y0, x1, y1) in pixels, half open, of the mask.
+        score: the detector's, 0 to 1; None where it was not asked.
+        source: the request's hint that led to it.
+    """
+
+    mask: Mask
+    box: tuple[float, float, float, float]
+    score: float | None
+    source: Literal["auto", "whole", "point", "box"]
+
+
+@dataclass(frozen=True, slots=True)
 class CleanPlate:
-    """The photo without the things that phase 1 removed. `rgb` as in `Photo`."""
+    """The photo without the things that phase 1 removed.
+
+    Attributes:
+        rgb: as in `Photo`.
+        removed: what was filled in.
+        vehicle: as it is in `rgb`; None from the draft engine, which does not look for it here.
+    """
 
     rgb: U8
     removed: tuple[Removed, ...] = ()
     warnings: tuple[Warning, ...] = ()
+    vehicle: Vehicle | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from PIL import Image
 
 from pipeline.request import parse_request
 from pipeline.resample import resize_linear
-from pipeline.run import PERCENT, run
+from pipeline.run import run
 from pipeline.settings import load_settings
+from pipeline.steps import PERCENT
+from pipeline.worker import Worker
 
 _WIDTH_PX, _HEIGHT_PX = 192, 128
 
@@ -54,14 +56,14 @@ def warm_kernels() -> int:
     Raises:
         SettingsError: the environment's settings can't be used.
     """
-    settings = load_settings().model_copy(update={f"deadline_{phase}_s": math.inf for phase in PERCENT})
+    worker = Worker(load_settings().model_copy(update={f"deadline_{phase}_s": math.inf for phase in PERCENT}))
     for writeable in (False, True):  # decoders hand over both kinds, and the compiler tells them apart
         plain = np.zeros((40, 60, 3), np.uint8)
         plain.setflags(write=writeable)
         resize_linear(plain, 30, 20)
     picture = _picture()
     for request in REQUESTS:
-        run(parse_request(request), settings, data=picture)
+        run(parse_request(request), worker, data=picture)
     return sum(compiled_now(module) for module in list(sys.modules) if module.startswith("pipeline."))
 
 

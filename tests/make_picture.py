@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.request import parse_request
 from pipeline.run import run
 from pipeline.settings import Settings
+from pipeline.worker import Worker
 from tests.make_sample import draw_sample, sample_request
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "before-after.jpg"
@@ -20,7 +21,7 @@ GAP_PX = 12
 def main() -> None:
     """Run the sample job and write photo and illustration side by side."""
     scene = draw_sample()
-    result = run(parse_request(sample_request(scene)["input"]), Settings())
+    result = run(parse_request(sample_request(scene)["input"]), Worker(Settings()))
     after = Image.open(io.BytesIO(result.pngs[0].data)).convert("RGB")
     height_px = round(WIDTH_PX * after.height / after.width)
     sheet = Image.new("RGB", (2 * WIDTH_PX + GAP_PX, height_px), "white")

@@ -18,6 +18,7 @@ import pytest
 from pipeline.request import parse_request
 from pipeline.run import run
 from pipeline.settings import Settings
+from pipeline.worker import Worker
 from tests.make_sample import SAMPLE
 
 # Between them the two jobs take every step that could differ: line work, filled regions, cut-out, extraction.
@@ -38,7 +39,7 @@ print(json.dumps({"digests": made, "compiled": compiled, "vector_paths": vector_
 def digests(request: dict[str, Any]) -> list[str]:
     """SHA-256 of the index map, the SVG and the PNG that the sample photo becomes."""
     image = json.loads(SAMPLE.read_text())["input"]["image"]
-    result = run(parse_request({"image": image, **request}), Settings())
+    result = run(parse_request({"image": image, **request}), Worker(Settings()))
     parts = (result.index.index.tobytes(), result.drawing.svg.encode(), *(png.data for png in result.pngs))
     return [hashlib.sha256(part).hexdigest() for part in parts]
 

@@ -29,7 +29,7 @@ from PIL import Image
 
 import handler
 import pipeline.export.svg
-import pipeline.run
+import pipeline.picture
 from pipeline.errors import DeviceLost, UploadFailed
 from pipeline.schema import DryRunOutput, Health, JobOutput
 from pipeline.settings import Settings
@@ -213,7 +213,7 @@ def break_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(13, "Permission denied", f"/{CANARY}/weights")
 
-    monkeypatch.setattr(pipeline.run, "sanitize", fail)
+    monkeypatch.setattr(pipeline.picture, "sanitize", fail)
 
 
 def break_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def exhaust_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     def descend(*_: object) -> None:
         descend()
 
-    monkeypatch.setattr(pipeline.run, "sanitize", descend)
+    monkeypatch.setattr(pipeline.picture, "sanitize", descend)
 
 
 @pytest.mark.parametrize(

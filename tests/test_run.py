@@ -30,9 +30,11 @@ from pipeline.errors import (
 )
 from pipeline.health import ping
 from pipeline.request import parse_request
-from pipeline.run import PERCENT, JobResult, Progress, dry_run, run
+from pipeline.run import JobResult, dry_run, run
 from pipeline.schema import Report
 from pipeline.settings import Settings
+from pipeline.steps import PERCENT, Progress
+from pipeline.worker import Worker
 from pipeline.trace import livery
 from pipeline.trace.features import hold_min_feature
 from pipeline.types import UNPAINTED, Drawing, Phase
@@ -60,7 +62,7 @@ PICTURE = picture()
 
 def illustrate(request: dict[str, Any] | None = None, **options: Any) -> JobResult:
     job = parse_request({"palette": INKS, "output": {"png_widths": [64]}} | ({} if request is None else request))
-    return run(job, options.pop("settings", SETTINGS), data=PICTURE, frame_px=FRAME_PX, **options)
+    return run(job, Worker(options.pop("settings", SETTINGS)), data=PICTURE, frame_px=FRAME_PX, **options)
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +124,14 @@ def test_base64_and_bytes_are_the_same_photo(result: JobResult) -> None:
     job = parse_request(
         {"palette": INKS, "output": {"png_widths": [64]}, "image": base64.b64encode(PICTURE).decode("ascii")}
     )
-    assert without_timings(run(job, SETTINGS, frame_px=FRAME_PX).report) == without_timings(result.report)
+    assert without_timings(run(job, Worker(SETTINGS), frame_px=FRAME_PX).report) == without_timings(result.report)
     with pytest.raises(SchemaError, match=r"^image: can't stand beside"):
-        run(job, SETTINGS, data=PICTURE)
+        run(job, Worker(SETTINGS), data=PICTURE)
 
 
 def test_a_job_without_a_photo_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"^image: is missing"):
-        run(parse_request({}), SETTINGS)
+        run(parse_request({}), Worker(SETTINGS))
 
 
 def test_pngs_come_in_the_widths_asked_for_and_only_then(result: JobResult) -> None:
@@ -227,7 +229,7 @@ def test_a_photo_with_too_few_colours_to_extract_is_refused() -> None:
     encoded = io.BytesIO()
     Image.new("RGB", (64, 48), (90, 90, 90)).save(encoded, "PNG")
     with pytest.raises(PaletteError, match=r"^palette"):
-        run(parse_request({"palette": {"extract": 4}}), SETTINGS, data=encoded.getvalue(), frame_px=64)
+        run(parse_request({"palette": {"extract": 4}}), Worker(SETTINGS), data=encoded.getvalue(), frame_px=64)
 
 
 @pytest.mark.parametrize("phase", PERCENT)
@@ -314,7 +316,7 @@ def test_auto_says_why_it_took_the_draft_engine(result: JobResult) -> None:
         return [warning.message for warning in report.warnings if warning.code == "engine_auto"]
 
     assert reasons(illustrate({"engine": "draft"}).report) == []
-    assert reasons(result.report) == ["auto took the draft engine: this worker has no usable model volume"]
+    assert reasons(result.report) == ["auto took the draft engine: this worker has no model volume"]
     assert reasons(illustrate(settings=Settings(auto_engine="draft")).report) == [
         "auto took the draft engine, as this worker is set to"
     ]
@@ -327,7 +329,7 @@ def test_studio_without_its_models_is_never_a_draft(engine: str, auto_engine: st
         illustrate({"engine": engine}, settings=settings)
     assert caught.value.field == "engine"
     with pytest.raises(ModelMissing):
-        dry_run(parse_request({"engine": engine}), settings)
+        dry_run(parse_request({"engine": engine}), Worker(settings))
 
 
 def test_a_seed_that_changes_nothing_is_said() -> None:
@@ -344,19 +346,19 @@ def test_the_cost_needs_a_price(result: JobResult) -> None:
 
 def test_a_dry_run_needs_no_photo_and_bounds_the_cost() -> None:
     settings = Settings(price_usd_per_s=0.001, deadline_decode_s=1, deadline_steer_s=2)
-    reply = dry_run(parse_request({"palette": INKS}), settings)
-    rest_s = sum(settings.deadline_s(phase) for phase in PERCENT if phase not in ("decode", "steer"))
+    reply = dry_run(parse_request({"palette": INKS}), Worker(settings))
+    rest_s = sum(settings.deadline_s(phase, "draft") for phase in PERCENT if phase not in ("decode", "steer"))
     assert reply.estimate.seconds_at_most == rest_s + 3
     assert reply.estimate.cost_usd_at_most == pytest.approx((rest_s + 3) / 1000)
     assert [ink.hex for ink in reply.report.palette] == INKS
     assert (reply.report.size, reply.report.input_sha256, reply.report.output_sha256) == (None, None, None)
-    assert dry_run(parse_request({}), SETTINGS).estimate.cost_usd_at_most is None
+    assert dry_run(parse_request({}), Worker(SETTINGS)).estimate.cost_usd_at_most is None
 
 
 def test_a_dry_run_checks_the_photo_and_agrees_with_the_run() -> None:
     job = parse_request({"palette": {"extract": 3}, "output": {"png_widths": [64]}, "subject": {"point": [90, 70]}})
-    dry = dry_run(job, SETTINGS, data=PICTURE, frame_px=FRAME_PX).report
-    wet = run(job, SETTINGS, data=PICTURE, frame_px=FRAME_PX).report
+    dry = dry_run(job, Worker(SETTINGS), data=PICTURE, frame_px=FRAME_PX).report
+    wet = run(job, Worker(SETTINGS), data=PICTURE, frame_px=FRAME_PX).report
     assert [ink.hex for ink in dry.palette] == [ink.hex for ink in wet.palette]
     assert (dry.engine, dry.options, dry.size, dry.input_sha256) == (
         wet.engine,
@@ -366,11 +368,11 @@ def test_a_dry_run_checks_the_photo_and_agrees_with_the_run() -> None:
     )
     assert dry.paths is None
     with pytest.raises(SchemaError, match=r"^subject.point"):
-        dry_run(parse_request({"subject": {"point": [900, 70]}}), SETTINGS, data=PICTURE)
+        dry_run(parse_request({"subject": {"point": [900, 70]}}), Worker(SETTINGS), data=PICTURE)
 
 
 def test_ping_is_ready_where_the_draft_engine_draws() -> None:
-    health = ping(SETTINGS)
+    health = ping(Worker(SETTINGS))
     assert (health.status, health.auto, health.volume, health.gpu) == ("ready", "draft", "unset", None)
     assert health.engines["draft"].ready
     assert health.engines["draft"].self_check_ms is not None
@@ -384,22 +386,22 @@ def test_ping_reflects_a_broken_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("nowhere")
 
     monkeypatch.setattr(livery, "trace", fail)
-    health = ping(SETTINGS)
+    health = ping(Worker(SETTINGS))
     assert (health.status, health.auto) == ("failing", None)
     assert not health.engines["draft"].ready
     assert "nowhere" not in health.model_dump_json()
 
 
 def test_ping_reflects_a_worker_that_can_serve_no_auto_job() -> None:
-    health = ping(Settings(auto_engine="studio"))
+    health = ping(Worker(Settings(auto_engine="studio")))
     assert (health.status, health.auto) == ("failing", None)
     assert health.engines["draft"].ready
 
 
 def test_ping_tells_the_volumes_state_but_not_its_place(tmp_path: Path) -> None:
-    assert ping(Settings(volume=tmp_path)).volume == "present"
+    assert ping(Worker(Settings(volume=tmp_path))).volume == "present"
     (tmp_path / "file").touch()
-    assert ping(Settings(volume=tmp_path / "file")).volume == "missing"
-    gone = ping(Settings(volume=tmp_path / "gone"))
+    assert ping(Worker(Settings(volume=tmp_path / "file"))).volume == "missing"
+    gone = ping(Worker(Settings(volume=tmp_path / "gone")))
     assert gone.volume == "missing"
     assert str(tmp_path) not in gone.model_dump_json()

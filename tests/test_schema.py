@@ -14,11 +14,10 @@ from pydantic import BaseModel
 
 from pipeline.errors import InputError, LiveryError, PaletteError, SchemaError
 from pipeline.palette import DEFAULT_PALETTE, Extract
-from pipeline.request import NOT_BUILT, NotBuilt, parse_request, schema_text
+from pipeline.request import NOT_BUILT, STUDIO_ONLY, NotBuilt, parse_request, schema_text, studio_only_fields
 from pipeline.schema import JobInput, Output, Sanitize, Style, SubjectBox, SubjectPoint
 
 ROOT = Path(__file__).parent.parent
-COMES_WITH_STUDIO = "not built yet; it comes with the studio engine"
 
 
 def refusal(request: object) -> SchemaError:
@@ -198,20 +197,6 @@ UNBUILT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "action": ({"action": "purge"}, 'action: "purge" is not built yet; it comes with the result cache'),
     "cache": ({"cache": "refresh"}, 'cache: "refresh" is not built yet; it comes with the result cache'),
-    "mode": ({"mode": "faithful"}, f'mode: "faithful" is {COMES_WITH_STUDIO}'),
-    "sanitize.targets": ({"sanitize": {"targets": []}}, f"sanitize.targets: {COMES_WITH_STUDIO}"),
-    "output.upscale": ({"output": {"upscale": False}}, f"output.upscale: {COMES_WITH_STUDIO}"),
-    "style.allow_drift": ({"style": {"allow_drift": True}}, f"style.allow_drift: {COMES_WITH_STUDIO}"),
-    **{f"style.{n}": ({"style": {n: "x"}}, f"style.{n}: {COMES_WITH_STUDIO}") for n in ("prompt", "negative_prompt")},
-    **{
-        f"{group}.{name}": ({group: {name: 1}}, f"{group}.{name}: {comes_with}")
-        for group, comes_with, names in (
-            ("sanitize", COMES_WITH_STUDIO, ("box_threshold", "text_threshold", "max_subject_share")),
-            ("style", COMES_WITH_STUDIO, ("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until")),
-            ("style", COMES_WITH_STUDIO, ("lora_scale", "iou_threshold", "retries")),
-        )
-        for name in names
-    },
 }
 
 
@@ -223,6 +208,29 @@ def test_what_is_not_built_yet_is_refused_by_name(row: NotBuilt) -> None:
 
 def test_the_table_of_what_is_not_built_has_no_row_too_many() -> None:
     assert set(UNBUILT) == {row.field for row in NOT_BUILT}
+
+
+STUDIO_ONLY_VALUES: dict[str, Any] = {
+    "mode": "faithful",
+    "sanitize": {"targets": [], "box_threshold": 1, "text_threshold": 1, "max_subject_share": 1},
+    "style": {
+        **{name: "x" for name in ("prompt", "negative_prompt")},
+        **{name: 1 for name in ("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until", "lora_scale")},
+        **{"iou_threshold": 0, "retries": 0, "allow_drift": True},
+    },
+    "output": {"upscale": False},
+}
+
+
+@pytest.mark.parametrize("path", STUDIO_ONLY)
+def test_what_only_the_studio_engine_answers_to_is_refused_by_a_draft_and_named_by_auto(path: str) -> None:
+    group, _, name = path.rpartition(".")
+    value = STUDIO_ONLY_VALUES[group][name] if group else STUDIO_ONLY_VALUES[name]
+    request = {group: {name: value}} if group else {name: value}
+    fault = refusal({"engine": "draft", **request})
+    assert str(fault) == f"{path}: means nothing to the draft engine, which has no models"
+    assert studio_only_fields(parse_request(request)) == (path,)
+    assert studio_only_fields(parse_request({"seed": 7})) == ()
 
 
 @pytest.mark.parametrize("group", [Sanitize, Style, Output])

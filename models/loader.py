@@ -1,0 +1,181 @@
+"""Residency: a unit is loaded when it is first needed and stays; at pressure the least recently used one leaves.
+
+A *unit* is what is loaded and leaves as one: a network with all it needs. Two modes of one model are two units where
+their weights differ (a fused LoRA), and share what doesn't.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+
+from models.device import Device
+from models.files import ModelFiles
+from models.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+MIB = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class Resident(Protocol):
+    """What a unit's loader gives: a model whose networks can be counted."""
+
+    @property
+    def networks(self) -> tuple[torch.nn.Module, ...]:
+        """What it computes with, for counting and moving memory."""
+
+
+
+class Forgetful(Resident, Protocol):
+    """A model that keeps something of the last picture."""
+
+    def forget(self) -> None:
+        """Drop it."""
+
+
+R = TypeVar("R", bound=Resident)
+R_co = TypeVar("R_co", bound=Resident, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit(Generic[R_co]):
+    """What is loaded, and leaves, as one.
+
+    Attributes:
+        name: for the report.
+        rows: of the registry, whose files it is built from.
+        load: from the files of each row that the volume holds.
+        optional: further rows, used where the volume holds them.
+        folders: of a row's files, those that this unit reads the weights of; all of a row that is not named.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    load: Callable[[Mapping[str, ModelFiles], Device], R_co]
+    optional: tuple[str, ...] = ()
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Entry:
+    model: Any
+    bytes: int
+    revisions: Mapping[str, str]
+    used: int = 0
+
+
+@dataclass(slots=True)
+class Residents:
+    """What is loaded on one worker. Used on the torch thread only.
+
+    Attributes:
+        store: the volume.
+        device: where the models go.
+        budget_bytes: that the weights may take together; None where nothing bounds them.
+    """
+
+    store: Store
+    device: Device
+    budget_bytes: int | None = None
+    _loaded: dict[str, _Entry] = field(default_factory=dict)
+    _clock: int = 0
+
+    def get(self, unit: Unit[R], on_load: Callable[[str, float], None]) -> R:
+        """The unit's model, loaded now where it is not there yet.
+
+        Args:
+            unit: what is asked for.
+            on_load: told of a load: the unit's name and the milliseconds it took.
+
+        Raises:
+            ModelMissing, ModelCorrupt: the volume lacks it, or holds it damaged.
+        """
+        self._clock += 1
+        entry = self._loaded.get(unit.name)
+        if entry is None:
+            files = self._files(unit)
+            self._make_room(self._weight_bytes(unit, files))
+            began_s = time.perf_counter()
+            model = unit.load(files, self.device)
+            revisions = {name: row.revision for name, row in files.items()}
+            entry = _Entry(model, _bytes_of(model), revisions)
+            self._loaded[unit.name] = entry
+            spent_ms = (time.perf_counter() - began_s) * 1000
+            log.info("loaded %s in %.0f ms, %.0f MiB", unit.name, spent_ms, entry.bytes / MIB)
+            on_load(unit.name, spent_ms)
+        entry.used = self._clock
+        self._make_room(0, keep=unit.name)
+        return cast(R, entry.model)
+
+    def forget(self, unit: Unit[Forgetful]) -> None:
+        """Have a model drop what it keeps of a picture, where it is loaded."""
+        entry = self._loaded.get(unit.name)
+        if entry is not None:
+            entry.model.forget()
+
+    def revisions(self, unit: Unit[R]) -> Mapping[str, str]:
+        """The revision of each row that a loaded unit was built from."""
+        return self._loaded[unit.name].revisions
+
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the units that are resident, the least recently used first."""
+        return tuple(sorted(self._loaded, key=lambda name: self._loaded[name].used))
+
+    def evict_others(self, unit: Unit[Any]) -> tuple[str, ...]:
+        """Let every unit but one go. Returns the names of those that left."""
+        gone = tuple(name for name in self.loaded() if name != unit.name)
+        for name in gone:
+            self._evict(name)
+        return gone
+
+    def _files(self, unit: Unit[Any]) -> dict[str, ModelFiles]:
+        present = [row for row in unit.optional if self.store.holds(row)]
+        return {row: self.store.files(row) for row in (*unit.rows, *present)}
+
+    @staticmethod
+    def _weight_bytes(unit: Unit[Any], files: Mapping[str, ModelFiles]) -> int:
+        """About what a unit will take: the sizes of the files that it reads."""
+        total = 0
+        for row, found in files.items():
+            for folder in unit.folders.get(row, ("",)):
+                total += sum(path.stat().st_size for path in (found.folder / folder).rglob("*") if path.is_file())
+        return total
+
+    def _make_room(self, needed_bytes: int, keep: str | None = None) -> None:
+        if self.budget_bytes is None:
+            return
+        for name in self.loaded():
+            if sum(entry.bytes for entry in self._loaded.values()) + needed_bytes <= self.budget_bytes:
+                return
+            if name != keep:
+                self._evict(name)
+
+    def _evict(self, name: str) -> None:
+        log.info("%s leaves memory", name)
+        del self._loaded[name]
+        release_memory(self.device)
+
+
+def release_memory(device: Device) -> None:
+    """Give back what nothing refers to any more, to the device as well."""
+    gc.collect()
+    if device.kind == "cuda":
+        import torch  # noqa: PLC0415
+
+        torch.cuda.empty_cache()
+
+
+def _bytes_of(model: Resident) -> int:
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for network in model.networks
+        for tensor in (*network.parameters(), *network.buffers())
+    )

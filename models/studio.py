@@ -1,0 +1,336 @@
+"""The studio engine as the phases see it: pictures in, pictures out, whichever networks that takes.
+
+`StudioWorker` lives as long as the process and holds what is resident; `Studio` is one job's view of it. Every method
+runs on the one thread that all torch work is done on, loads what it needs when it is first needed, and steps down where
+memory runs out: free what is cached, let other models go, work in tiles, work smaller. Each step is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import cv2
+import numpy as np
+
+from models import units
+from models.device import Device, find_device
+from models.faults import fault_of
+from models.loader import MIB, R, Residents, Unit, release_memory
+from models.registry import STYLE_LORA, Mode
+from models.requests import BoxF, Check, Detection, PaintRequest
+from models.store import Store
+from models.thread import TorchThread
+from pipeline.errors import Cancelled, DeviceLost, ModelCorrupt, OutOfMemory
+from pipeline.types import U8, Mask, Warning
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.prompt import PromptEncoder, Words
+    from models.rrdbnet import Upscaler
+
+
+class Painter(Protocol):
+    """What both modes' painters are."""
+
+    @property
+    def networks(self) -> tuple[torch.nn.Module, ...]:
+        """What it computes with."""
+
+    def paint(self, request: PaintRequest, wanted: Words, unwanted: Words | None, check: Check) -> torch.Tensor:
+        """The latents of the picture."""
+
+
+T = TypeVar("T")
+
+SMALLER = (0.75, 0.5)
+"""Shares of the asked sides that painting falls back to, one after another."""
+
+_EDGE_LEAST = 64  # of 255: a quarter of an edge's pixel
+
+TILES_PX = (512, 256, 128)
+"""Sides of the tiles that the upscaler falls back to, one after another."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung(Generic[R, T]):
+    """One way to do a piece of work: `code` and `how` say what it gave up, for the warning."""
+
+    work: Callable[[R], T]
+    code: str = ""
+    how: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[T]):
+    value: T
+
+
+class StudioWorker:
+    """The resident set of one process.
+
+    Args:
+        volume: the model volume's folder.
+        allow_noncommercial: whether models may be used whose licence forbids commercial work.
+        weights_mb: that the weights may take together, in MiB; None: what the GPU has, less the room to work in.
+        threads: that torch uses on a CPU; None: its own choice.
+    """
+
+    def __init__(
+        self,
+        volume: Path,
+        *,
+        allow_noncommercial: bool = False,
+        weights_mb: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.store = Store(volume, allow_noncommercial)
+        self.thread = TorchThread()
+        self._weights_mb = weights_mb
+        self._threads = threads
+        self._residents: Residents | None = None
+
+    def why_unusable(self, mode: Mode, *, allow_synthetic: bool) -> str | None:
+        """Why the volume can't serve a mode; None where it can. Reads the manifest and sizes, loads nothing."""
+        try:
+            kind, missing = self.store.kind, self.store.missing((mode,))
+        except ModelCorrupt as fault:
+            return fault.message
+        if kind is None:
+            return "the volume holds no models"
+        if missing:
+            return f"the volume lacks what the mode {mode} needs: {', '.join(missing)}"
+        if kind != "hub" and not allow_synthetic:
+            return "the volume holds random weights, made for tests"
+        return None
+
+    @property
+    def device(self) -> Device:
+        """Where it runs; found with the first use, which imports torch.
+
+        Raises:
+            ModelMissing: there is a GPU that can't be used.
+        """
+        return self.thread.run(lambda: self.residents().device)
+
+    def residents(self) -> Residents:
+        """What is loaded. For the torch thread only."""
+        if self._residents is None:
+            import torch  # noqa: PLC0415
+
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            device = find_device()
+            self._residents = Residents(self.store, device, _budget_bytes(device, self._weights_mb))
+        return self._residents
+
+    def job(self, check: Check) -> Studio:
+        """One job's view.
+
+        Args:
+            check: called between the steps of long work; what it raises ends the work.
+        """
+        studio = Studio(self, check)
+        self.thread.run(self._forget_peak)
+        return studio
+
+    def _forget_peak(self) -> None:
+        if self.residents().device.kind == "cuda":
+            import torch  # noqa: PLC0415
+
+            torch.cuda.reset_peak_memory_stats()
+
+
+WORKING_MB = 6 * 1024
+"""Kept free of weights on a GPU for what the networks compute, in MiB."""
+
+
+def _words(model: PromptEncoder, request: PaintRequest, guided: bool) -> tuple[Words, Words | None]:
+    wanted = model.encode(request.prompt, request.lora_scale)
+    return wanted, model.encode(request.negative_prompt, request.lora_scale) if guided else None
+
+
+def _reduced(request: PaintRequest, share: float) -> PaintRequest:
+    """The same request for a smaller picture, whose sides are multiples of 64 again."""
+    height_px, width_px = (max(64, round(side * share / 64) * 64) for side in request.depth.shape)
+    size = height_px, width_px
+    edges = _resized(request.canny, size, cv2.INTER_AREA) >= _EDGE_LEAST  # still edges or none, nothing in between
+    return replace(
+        request, depth=_resized(request.depth, size, cv2.INTER_AREA), canny=np.where(edges, np.uint8(255), np.uint8(0))
+    )
+
+
+def _resized(picture: U8, size: tuple[int, ...], filter: int) -> U8:
+    if picture.shape[:2] == size:
+        return picture
+    resized: U8 = cv2.resize(picture, (size[1], size[0]), interpolation=filter)
+    return resized
+
+
+def _budget_bytes(device: Device, asked_mb: int | None) -> int | None:
+    if asked_mb is not None:
+        return asked_mb * MIB
+    return None if device.memory_mb is None else max(device.memory_mb - WORKING_MB, device.memory_mb // 2) * MIB
+
+
+@dataclass(slots=True)
+class Studio:
+    """One job's view of the resident set.
+
+    Attributes:
+        loads: unit → milliseconds that loading it took in this job.
+        models: row of the registry → revision, of every model that this job used.
+        warnings: what memory made it give up.
+    """
+
+    worker: StudioWorker
+    outer_check: Check
+    loads: dict[str, float] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    warnings: list[Warning] = field(default_factory=list)
+
+    def detect(
+        self, rgb: U8, phrases: Sequence[str], box_threshold: float, text_threshold: float
+    ) -> tuple[Detection, ...]:
+        """What of `phrases` the detector finds in the picture, best first."""
+        return self._do(units.DETECTOR, _Rung(lambda model: model.detect(rgb, phrases, box_threshold, text_threshold)))
+
+    def segment(self, rgb: U8, boxes: Sequence[BoxF]) -> tuple[Mask, ...]:
+        """The thing in each box, as bool [H, W]: the one mask that SAM is trained to give for a box."""
+        return self._do(units.SEGMENTER, _Rung(lambda model: model.segment(rgb, boxes)))
+
+    def segment_at(self, rgb: U8, point: tuple[float, float]) -> Mask:
+        """The largest sensible thing at a point."""
+        return self._do(units.SEGMENTER, _Rung(lambda model: model.segment_at(rgb, point)))
+
+    def inpaint(self, rgb: U8, mask: Mask, check: Check) -> U8:
+        """The picture with the masked pixels filled from around them; every other pixel is unchanged."""
+        return self._do(units.INPAINTER, _Rung(lambda model: model.inpaint(rgb, mask, self._both(check))))
+
+    def depth(self, rgb: U8) -> U8:
+        """uint8 [H, W]: relative depth over the full range 0 to 255, near is light."""
+        return self._do(units.DEPTH, _Rung(lambda model: model.depth(rgb)))
+
+    def native_px(self) -> int:
+        """Side of the square that the diffusion model was trained on; 1024 for SDXL."""
+        side_px: int = self._do(units.VAE, _Rung(lambda model: model.native_px))
+        return side_px
+
+    def has_style(self) -> bool:
+        """Whether the volume holds a style LoRA."""
+        return self.worker.store.holds(STYLE_LORA)
+
+    def unread(self, prompt: str) -> str:
+        """The end of a prompt that is too long for the model; empty where all of it is read."""
+        end: str = self._do(units.PROMPT, _Rung(lambda model: model.unread(prompt)))
+        return end
+
+    def paint(self, request: PaintRequest, check: Check) -> U8:
+        """The illustration, uint8 [H, W, 3] of the size of `request.depth`."""
+        from models.sdxl import is_guided  # noqa: PLC0415
+
+        guided, ask = is_guided(request), self._both(check)
+        wanted, unwanted = self._do(units.PROMPT, _Rung(lambda model: _words(model, request, guided)))
+
+        def paint_at(size: PaintRequest) -> Callable[[Painter], torch.Tensor]:
+            return lambda painter: painter.paint(size, wanted, unwanted, ask)
+
+        smaller = (
+            _Rung(
+                paint_at(_reduced(request, share)),
+                "memory_smaller",
+                f"the picture was painted at {share:.0%} of its size",
+            )
+            for share in SMALLER
+        )
+        painters: dict[str, Unit[Painter]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
+        latents = self._do(painters[request.mode], _Rung(paint_at(request)), *smaller)
+        picture = self._do(
+            units.VAE,
+            _Rung(lambda model: model.decode(latents)),
+            _Rung(lambda model: model.decode(latents, tiled=True), "memory_tiled", "the picture was decoded in tiles"),
+        )
+        return _resized(picture, request.depth.shape, cv2.INTER_CUBIC)
+
+    def enlarge(self, rgb: U8, check: Check) -> U8:
+        """The picture four times as wide and high."""
+        ask = self._both(check)
+
+        def in_tiles(tile_px: int | None) -> Callable[[Upscaler], U8]:
+            return lambda upscaler: upscaler.enlarge(rgb, ask, tile_px)
+
+        tiled = (
+            _Rung(in_tiles(tile_px), "memory_tiled", f"the picture was enlarged in tiles of {tile_px} px")
+            for tile_px in TILES_PX
+        )
+        return self._do(units.UPSCALER, _Rung(in_tiles(None)), *tiled)
+
+    def forget(self) -> None:
+        """Drop what a model keeps of a picture for the next question about it."""
+        self.worker.thread.run(lambda: self.worker.residents().forget(units.SEGMENTER))
+
+    def vram_peak_mb(self) -> float | None:
+        """The most GPU memory that this job held at one moment, weights included, in MiB; None on a CPU."""
+        return self.worker.thread.run(self._peak_mb)
+
+    def _peak_mb(self) -> float | None:
+        if self.worker.residents().device.kind == "cpu":
+            return None
+        import torch  # noqa: PLC0415
+
+        return float(torch.cuda.max_memory_allocated()) / MIB
+
+    def _both(self, check: Check) -> Check:
+        def ask() -> None:
+            if self.worker.thread.abandoned:
+                raise Cancelled("the job was cancelled")
+            self.outer_check()
+            check()
+
+        return ask
+
+    def _do(self, unit: Unit[R], *rungs: _Rung[R, T]) -> T:
+        return self.worker.thread.run(lambda: self._descend(unit, rungs))
+
+    def _descend(self, unit: Unit[R], rungs: tuple[_Rung[R, T], ...]) -> T:
+        """The value of the first way that memory allows, after what each lets go."""
+        residents = self.worker.residents()
+        first = rungs[0]
+        freed = _Rung(first.work, "memory_freed", "what was cached was freed")
+        alone = _Rung(first.work, "memory_evicted", "the other models left memory")
+        for rung in (first, freed, alone, *rungs[1:]):
+            if rung is alone:
+                residents.evict_others(unit)
+            if rung.code:
+                release_memory(residents.device)
+                self.warnings.append(Warning(rung.code, f"memory ran out in the {unit.name}: {rung.how}"))
+            done = self._attempt(residents, unit, rung)
+            if done is not None:
+                return done.value
+        raise OutOfMemory(f"the {unit.name} does not fit into this worker's memory")
+
+    def _attempt(self, residents: Residents, unit: Unit[R], rung: _Rung[R, T]) -> _Done[T] | None:
+        """What the work gives; None where memory ran out.
+
+        The error is let go before this returns: it holds the frames, and they the tensors, that memory is wanted for.
+        """
+        import torch  # noqa: PLC0415
+
+        try:
+            with torch.inference_mode():
+                value = rung.work(residents.get(unit, self._loaded))
+            self.models |= residents.revisions(unit)
+            return _Done(value)
+        except (RuntimeError, MemoryError) as error:
+            fault = fault_of(error)
+            if fault == "lost":
+                raise DeviceLost("the GPU failed and stays unusable until the worker restarts") from error
+            if fault is None:
+                raise
+        return None
+
+    def _loaded(self, name: str, spent_ms: float) -> None:
+        self.loads[name] = round(self.loads.get(name, 0.0) + spent_ms, 1)

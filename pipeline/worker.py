@@ -1,0 +1,79 @@
+"""What one process keeps between its jobs, and which engine serves a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from models.studio import StudioWorker
+from pipeline.errors import ModelMissing
+from pipeline.kept import Kept
+from pipeline.schema import Engine, JobInput
+from pipeline.settings import Settings
+from pipeline.art import Art
+from pipeline.types import Warning
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process's state: nothing of it changes what a job makes, only how soon.
+
+    Attributes:
+        settings: of the deployment.
+        studio: the studio engine's resident set; None where no volume is set. Nothing is loaded before the first job.
+        kept: what phases 1 and 2 made of recent photos.
+    """
+
+    settings: Settings
+    studio: StudioWorker | None = None
+    kept: Kept[Art] = field(default_factory=Kept)
+
+    def __post_init__(self) -> None:
+        if self.settings.volume is not None:
+            self.studio = StudioWorker(
+                self.settings.volume,
+                allow_noncommercial=self.settings.allow_noncommercial,
+                weights_mb=self.settings.weights_mb,
+                threads=self.settings.threads,
+            )
+
+
+def choose_engine(job: JobInput, worker: Worker) -> tuple[Engine, tuple[Warning, ...]]:
+    """The engine that serves `job` on this worker, and why where the caller left the choice.
+
+    Raises:
+        ModelMissing: the studio engine is asked for, by the job or by the worker's settings, and can't serve.
+    """
+    if job.engine == "draft":
+        return "draft", ()
+    if job.engine == "studio":
+        if (reason := _why_no_studio(job, worker)) is not None:
+            raise ModelMissing(reason, field="engine")
+        return "studio", ()
+    settings = worker.settings
+    if settings.auto_engine == "draft":
+        return "draft", (Warning("engine_auto", "auto took the draft engine, as this worker is set to"),)
+    reason = _why_no_studio(job, worker)
+    if settings.auto_engine == "studio":
+        if reason is not None:
+            raise ModelMissing(f"this worker serves only the studio engine: {reason}", field="engine")
+        return "studio", (Warning("engine_auto", "auto took the studio engine, as this worker is set to"),)
+    if reason is None:
+        reason = _why_no_gpu(worker)
+    if reason is None:
+        return "studio", (Warning("engine_auto", "auto took the studio engine: the models and a GPU are there"),)
+    return "draft", (Warning("engine_auto", f"auto took the draft engine: {reason}"),)
+
+
+def _why_no_studio(job: JobInput, worker: Worker) -> str | None:
+    """Why the studio engine can't serve `job` here; None where it can. Reads the manifest, loads nothing."""
+    if worker.studio is None:
+        return "this worker has no model volume"
+    return worker.studio.why_unusable(job.mode, allow_synthetic=worker.settings.allow_synthetic)
+
+
+def _why_no_gpu(worker: Worker) -> str | None:
+    try:
+        found = None if worker.studio is None else worker.studio.device.kind
+    except ModelMissing as fault:
+        return fault.message
+    return None if found == "cuda" else "this worker has no GPU"
