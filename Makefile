@@ -38,8 +38,9 @@ demo: kernels
 studio-demo: $(STUDIO) kernels
 	@rm -rf out/studio-volume
 	$(BIN)/python -m builder tiny --volume out/studio-volume
-	LIVERY_VOLUME=out/studio-volume LIVERY_ALLOW_SYNTHETIC=1 \
-	  $(BIN)/python -m pipeline demo test_input.json --engine studio --times 2 -o out/studio
+	LIVERY_VOLUME=out/studio-volume LIVERY_ALLOW_SYNTHETIC=1 LIVERY_THREADS=1 \
+	  $(BIN)/python -m pipeline demo test_input.json --times 2 -o out/studio \
+	  --with '{"engine": "studio", "cache": "off", "style": {"allow_drift": true}, "sanitize": {"max_subject_share": 1}}'
 
 test: $(DEV) $(STUDIO) kernels
 	$(BIN)/python -m pytest

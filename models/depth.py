@@ -99,7 +99,7 @@ def _depth_anything(files: ModelFiles, device: Device) -> DepthEstimator:
 
     config = DepthAnythingConfig.from_dict(files.json("config.json"))
     network = load_pretrained(DepthAnythingForDepthEstimation, config, files, "model.safetensors")
-    network.to(device.torch(), device.dtype())
+    network.to(device.place(), device.dtype())
     return DepthEstimator(network, DPTImageProcessorPil.from_dict(files.json("preprocessor_config.json")), _disparity)
 
 
@@ -111,7 +111,7 @@ def _zoedepth(files: ModelFiles, device: Device) -> DepthEstimator:
     config = ZoeDepthConfig.from_dict(files.json("config.json"))
     network = load_pretrained(ZoeDepthForDepthEstimation, config, files, "model.safetensors")
     # Its heads take logarithms and exponentials of a temperature of up to 50: float16 has no room for them.
-    network.to(device.torch(), torch.float32)
+    network.to(device.place(), torch.float32)
     processor = ZoeDepthImageProcessorPil.from_dict(files.json("preprocessor_config.json"))
     return DepthEstimator(network, processor, _disparity_of_padded)
 

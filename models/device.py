@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.errors import ModelMissing
 
 if TYPE_CHECKING:
-    from torch import device as TorchDevice
-    from torch import dtype as TorchDtype
+    import torch
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -36,17 +35,17 @@ class Device:
         """Whether convolutions take their input with the channels last in memory, as tensor cores want them."""
         return self.kind == "cuda"
 
-    def torch(self) -> TorchDevice:
+    def place(self) -> torch.device:
         """The same as torch's own."""
         import torch  # noqa: PLC0415
 
         return torch.device(self.kind)
 
-    def dtype(self) -> TorchDtype:
+    def dtype(self) -> torch.dtype:
         """`half` as torch's own."""
         import torch  # noqa: PLC0415
 
-        kind: TorchDtype = getattr(torch, self.half)
+        kind: torch.dtype = getattr(torch, self.half)
         return kind
 
 

@@ -33,9 +33,9 @@ def measure_floor(device: Device) -> Floor:
     on_gpu = device.kind == "cuda"
     side, mb = (_GPU_SIDE, _GPU_MB) if on_gpu else (_CPU_SIDE, _CPU_MB)
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    left = torch.randn(side, side, device=device.torch()).to(dtype)
+    left = torch.randn(side, side, device=device.place()).to(dtype)
     right, product = torch.randn_like(left), torch.empty_like(left)
-    source = torch.empty(mb << 20, dtype=torch.uint8, device=device.torch()).random_()
+    source = torch.empty(mb << 20, dtype=torch.uint8, device=device.place()).random_()
     target = torch.empty_like(source)
     return Floor(
         tflops=2 * side**3 / _best_s(device, lambda: torch.mm(left, right, out=product)) / 1e12,

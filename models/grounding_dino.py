@@ -52,7 +52,7 @@ def load(files: ModelFiles, device: Device) -> GroundingDino:
 
     config = GroundingDinoConfig.from_dict(files.json("config.json"))
     network = load_pretrained(GroundingDinoForObjectDetection, config, files, "model.safetensors")
-    network.to(device.torch(), torch.float32)
+    network.to(device.place(), torch.float32)
     for name in FILES:  # the tokenizer takes a folder: it would do without some, and fail in its own way on others
         if name.endswith(".json"):
             files.json(name)
@@ -77,7 +77,7 @@ class GroundingDino:
     def __init__(self, name: str, device: Device, network: torch.nn.Module, tokenizer: Any, processor: Any) -> None:
         self.networks = (network,)
         self._name = name
-        self._device = device.torch()
+        self._device = device.place()
         self._tokenizer = tokenizer
         self._processor = processor
 

@@ -261,7 +261,7 @@ class Lama:
         masked = np.pad(rgb, (*border, (0, 0)), mode="symmetric") * known[..., None]
         with torch.inference_mode():
             seen = torch.from_numpy(np.dstack([masked, ~known * np.uint8(255)]))
-            seen = seen.to(self._device.torch()).permute(2, 0, 1)[None].float() / 255
+            seen = seen.to(self._device.place()).permute(2, 0, 1)[None].float() / 255
             painted = generate(self.networks[0], seen)[0, :, :height, :width]
             if not bool(painted.isfinite().all()):
                 raise ModelCorrupt(f"{self._name} gives numbers that are none: its weights are damaged")

@@ -33,7 +33,6 @@ class Resident(Protocol):
         """What it computes with, for counting and moving memory."""
 
 
-
 class Forgetful(Resident, Protocol):
     """A model that keeps something of the last picture."""
 

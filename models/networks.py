@@ -67,9 +67,9 @@ def place_weights(network: Any, tensors: dict[str, torch.Tensor], row: str, devi
     placed = {}
     for name in wanted:
         tensor = tensors.pop(name)
-        placed[name] = tensor.to(device.torch(), dtype if tensor.is_floating_point() else tensor.dtype)
+        placed[name] = tensor.to(device.place(), dtype if tensor.is_floating_point() else tensor.dtype)
     network.load_state_dict(placed, strict=True, assign=True)
-    network.to(device.torch())
+    network.to(device.place())
     if device.channels_last:
         network.to(memory_format=torch.channels_last)
     return network.eval()

@@ -120,7 +120,7 @@ def _encoder(base: ModelFiles, folder: str, kind: Any, device: Device) -> Any:
 
     config = CLIPTextConfig.from_dict(base.json(f"{folder}/config.json"))
     network = load_pretrained(kind, config, base, f"{folder}/model.fp16.safetensors")
-    return network.to(device.torch(), device.dtype())
+    return network.to(device.place(), device.dtype())
 
 
 def _fusion(network: torch.nn.Module, target: Target, style: Lora | None) -> Fusion:

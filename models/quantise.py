@@ -35,7 +35,7 @@ def quantise(rgb: U8, costs_of: Callable[[U8], F32], device: Device) -> tuple[I3
     import torch
 
     with torch.inference_mode():
-        channels = torch.from_numpy(np.ascontiguousarray(rgb)).to(device.torch()).reshape(-1, 3).unbind(dim=1)
+        channels = torch.from_numpy(np.ascontiguousarray(rgb)).to(device.place()).reshape(-1, 3).unbind(dim=1)
         red, green, blue = ((channel >> 2).long() for channel in channels)
         cell = red << 12 | green << 6 | blue
         del red, green, blue
@@ -46,6 +46,6 @@ def quantise(rgb: U8, costs_of: Callable[[U8], F32], device: Device) -> tuple[I3
         means = [torch.div(total + share // 2, share, rounding_mode="floor") for total in totals]
         rows = (used.cumsum(0) - 1)[cell]
         costs = costs_of(torch.stack(means, dim=1).to(torch.uint8).cpu().numpy())
-        nearest = torch.from_numpy(costs.argmin(axis=1).astype(np.uint8)).to(device.torch())
+        nearest = torch.from_numpy(costs.argmin(axis=1).astype(np.uint8)).to(device.place())
         shape = rgb.shape[:2]
         return rows.int().cpu().numpy().reshape(shape), costs, nearest[rows].cpu().numpy().reshape(shape)

@@ -196,7 +196,7 @@ class Upscaler:
         import torch
 
         with torch.inference_mode():
-            seen = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device.torch()).permute(2, 0, 1)[None]
+            seen = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device.place()).permute(2, 0, 1)[None]
             layout = torch.channels_last if self._device.channels_last else torch.contiguous_format
             seen = (seen.float() / 255).to(self._device.dtype(), memory_format=layout)
             painted = upscale(self.networks[0], seen, check)[0]

@@ -47,8 +47,8 @@ def load(files: ModelFiles, device: Device) -> Sam:
 
     config = SamConfig.from_dict(files.json("config.json"))
     network: Any = load_pretrained(SamModel, config, files, "model.safetensors")
-    network.vision_encoder.to(device.torch(), device.dtype())
-    network.to(device.torch())
+    network.vision_encoder.to(device.place(), device.dtype())
+    network.to(device.place())
     for part in (network.shared_image_embedding, network.prompt_encoder, network.mask_decoder):
         part.to(torch.float32)
     return Sam(files.name, device, network, SamImageProcessorPil.from_dict(files.json("preprocessor_config.json")))
@@ -138,7 +138,7 @@ class Sam:
             seen = self._processor(images=[rgb], input_data_format="channels_last", return_tensors="pt")
             network: Any = self.networks[0]
             with torch.inference_mode():
-                pixels = seen["pixel_values"].to(self._device.torch(), self._device.dtype())
+                pixels = seen["pixel_values"].to(self._device.place(), self._device.dtype())
                 features = network.get_image_embeddings(pixels).float()
             reduced_px = tuple(seen["reshaped_input_sizes"][0].tolist())
             self._last = _Encoded(digest, features, (rgb.shape[0], rgb.shape[1]), reduced_px)
@@ -161,7 +161,7 @@ class Sam:
             made = network(
                 image_embeddings=picture.features,
                 multimask_output=multimask_output,
-                **{name: value.to(self._device.torch()) for name, value in prompts.items()},
+                **{name: value.to(self._device.place()) for name, value in prompts.items()},
             )
             if not bool(made.pred_masks.isfinite().all()):
                 raise ModelCorrupt(f"{self._name} gives numbers that are none: its weights are damaged")

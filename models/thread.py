@@ -29,8 +29,8 @@ class TorchThread:
     def run(self, work: Callable[[], T]) -> T:
         """Do `work` and hand over what it returns or raises.
 
-        Where the wait is broken off (Ctrl-C), the work is told by `abandoned`, and has ended when this returns: the next
-        job never meets it on the GPU.
+        Where the wait is broken off (Ctrl-C), the work is told by `abandoned`, and has ended when this returns: the
+        next job never meets it on the GPU.
         """
         future = self._pool.submit(work)
         try:

@@ -32,8 +32,8 @@ from pipeline.errors import Cancelled, FetchError, LiveryError, PaletteError, Sc
 from pipeline.files import OutputFiles, output_files, write_fault, write_files, write_whole
 from pipeline.palette import quoted
 from pipeline.palette_files import MAX_FILE_BYTES, read_palette_file
-from pipeline.request import parse_request, schema_text
 from pipeline.report import options_used, package_version
+from pipeline.request import parse_request, schema_text
 from pipeline.run import JobResult, dry_run, run
 from pipeline.schema import JobInput, Report
 from pipeline.settings import SettingsError, load_settings
@@ -151,10 +151,10 @@ def _demo(given: Sequence[str]) -> int:
     parser = subparser("demo", "Run a request file as the handler would, and write its files.")
     parser.add_argument("request", type=Path, metavar="REQUEST.json", help='JSON with the job under "input"')
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder for the files (default: out)")
-    parser.add_argument("--engine", help="in place of the request's: auto, draft or studio")
+    parser.add_argument("--with", dest="changes", default="{}", metavar="JSON", help="fields in place of the request's")
     parser.add_argument("--times", type=int, default=1, metavar="N", help="run it so often in one process (default 1)")
     options = parser.parse_args(given)
-    job, worker = _requested(options.request, options.engine), Worker(load_settings())
+    job, worker = _requested(options.request, options.changes), Worker(load_settings())
     files = output_files(options.output, options.request.stem, job)
     _check_sources([options.request], [files])
     make_folder(options.output)
@@ -181,21 +181,29 @@ def _demo_line(name: str, report: Report) -> str:
     return f"{line}, {loads}{', phases 1 and 2 kept from before' if report.reinked else ''}"
 
 
-def _requested(path: Path, engine: str | None) -> JobInput:
-    """The checked request of a job's file; `engine` takes the place of its own. Raises Unusable."""
+def _requested(path: Path, changes: str) -> JobInput:
+    """The checked request of a job's file, with a JSON object's fields in place of its own. Raises Unusable."""
     name = printable_name(path)
     document = read_json(path)
     if not isinstance(document, dict) or "input" not in document:
         raise Unusable(f'{name}: must be an object with "input"')
     try:
-        request = document["input"]
-        named = engine is not None and isinstance(request, dict)
-        job = parse_request({**request, "engine": engine} if named else request)
+        job = parse_request(_changed(document["input"], changes))
     except LiveryError as fault:
         raise Unusable(fault_line(name, fault)) from None
     if job.action != "illustrate":
         raise Unusable(f'{name}: asks for action "{job.action}", which makes no files')
     return job
+
+
+def _changed(request: Any, changes: str) -> Any:
+    try:
+        fields = json.loads(changes)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise Unusable("--with: must be a JSON object")
+    return {**request, **fields} if isinstance(request, dict) else request
 
 
 def _inks_of(report: dict[str, Any]) -> tuple[int, ...]:

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pipeline.compiled import thread_count
 from pipeline.errors import InternalError, LiveryError, ModelMissing
-from pipeline.request import parse_request
 from pipeline.report import package_version
+from pipeline.request import parse_request
 from pipeline.run import run
 from pipeline.schema import EngineHealth, Health
 from pipeline.worker import Worker, choose_engine

@@ -21,7 +21,6 @@ from pipeline.steps import Steps
 from pipeline.types import U8, Illustration, Palette, Photo, Removed, Warning
 from pipeline.worker import Worker
 
-
 LARGEST_PX = 4096
 """Long side that the enlarged illustration has at most, in pixels."""
 

@@ -89,9 +89,7 @@ def full_report(job: JobInput, made: Made, timings: Timings, price_usd_per_s: fl
         options=options_used(job, made.engine),
         palette=_drawn_inks(made.photo, made.index, drawing),
         subject=_subject(made),
-        removed=tuple(
-            RemovedReport(kind=r.kind, box=r.box, score=r.score, area_px=r.area_px) for r in made.removed
-        ),
+        removed=tuple(RemovedReport(kind=r.kind, box=r.box, score=r.score, area_px=r.area_px) for r in made.removed),
         size=Size(width=drawing.width_px, height=drawing.height_px),
         paths=drawing.paths,
         nodes=drawing.nodes,
@@ -117,7 +115,11 @@ def dry_report(
     timings: Timings,
     warnings: tuple[Warning, ...],
 ) -> Report:
-    """The report on a job that was only checked; `palette` is None where it has to come from a photo that isn't there."""
+    """The report on a job that was only checked.
+
+    Args:
+        palette: None where it has to come from a photo that isn't there.
+    """
     return Report(
         version=package_version("livery"),
         engine=engine,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from models.studio import StudioWorker
+from pipeline.art import Art
 from pipeline.errors import ModelMissing
 from pipeline.kept import Kept
 from pipeline.schema import Engine, JobInput
 from pipeline.settings import Settings
-from pipeline.art import Art
 from pipeline.types import Warning
 
 

@@ -41,7 +41,7 @@ def test_names_with_a_suffix_are_read() -> None:
 def test_the_device_here_is_one_that_torch_can_compute_on() -> None:
     device = find_device()
     assert (device.kind == "cuda") == torch.cuda.is_available()
-    ones = torch.ones(4, dtype=device.dtype(), device=device.torch())
+    ones = torch.ones(4, dtype=device.dtype(), device=device.place())
     assert float((ones + ones).sum()) == 8.0
     assert device.channels_last == (device.kind == "cuda")
     if device.kind == "cpu":

@@ -93,7 +93,9 @@ def job(names: list[str]) -> JobResult:
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "PNG")
     palette = [{"hex": f"#{i * 30:02X}{200 - i * 20:02X}{i * 10:02X}", "name": name} for i, name in enumerate(names)]
-    return run(parse_request({"palette": palette, "output": {"formats": ["svg"]}}), Worker(Settings()), data=file.getvalue())
+    return run(
+        parse_request({"palette": palette, "output": {"formats": ["svg"]}}), Worker(Settings()), data=file.getvalue()
+    )
 
 
 def read(page: str) -> Reader:

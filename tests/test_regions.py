@@ -242,12 +242,25 @@ def test_polishing_leaves_what_the_costs_hold_fast() -> None:
     assert np.array_equal(polish_borders(index, cells, costs, PULL, (2.2, 1.6, 1.2)), index)
 
 
-@pytest.mark.parametrize("sigma_px", [1.2, 1.6, 2.2])
-def test_polishing_near_the_borders_is_polishing_everywhere(sigma_px: float) -> None:
-    index = noise(10, 16, 6).repeat(6, 0).repeat(5, 1)
+def polished_everywhere(index: U8, sigma_px: float) -> U8:
+    """The label of most votes at every pixel, counted one by one; costs nothing."""
     radius = int(2.2 * sigma_px + 0.5)
     weights = gaussian_weights(sigma_px, radius)
     # A rim of a label that no ink has, so that votes from outside the picture count for nothing.
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(index, radius, constant_values=K), weights.shape)
-    votes = np.stack([((windows == k) * weights).sum(axis=(2, 3)) for k in range(K)])
-    assert np.array_equal(polish_borders(index, FREE_CELLS, FREE_COSTS, PULL, (sigma_px,)), votes.argmax(axis=0))
+    return np.stack([((windows == k) * weights).sum(axis=(2, 3)) for k in range(K)]).argmax(axis=0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("sigma_px", [1.2, 1.6, 2.2])
+def test_polishing_near_the_borders_is_polishing_everywhere(sigma_px: float) -> None:
+    index = noise(10, 16, 6).repeat(6, 0).repeat(5, 1)
+    polished = polish_borders(index, FREE_CELLS, FREE_COSTS, PULL, (sigma_px,))
+    assert np.array_equal(polished, polished_everywhere(index, sigma_px))
+
+
+@pytest.mark.parametrize("width", [255, 256, 257, 600])
+def test_polishing_knows_rows_longer_than_a_byte_counts(width: int) -> None:
+    index = np.zeros((12, width), np.uint8)
+    index[6:], index[5, 3:-3], index[6, -9:-7] = 1, 2, 2
+    cells, pull = np.zeros(index.shape, np.int32), np.full(index.shape, np.float32(10.0))
+    assert np.array_equal(polish_borders(index, cells, FREE_COSTS, pull, (1.6,)), polished_everywhere(index, 1.6))

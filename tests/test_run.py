@@ -34,11 +34,11 @@ from pipeline.run import JobResult, dry_run, run
 from pipeline.schema import Report
 from pipeline.settings import Settings
 from pipeline.steps import PERCENT, Progress
-from pipeline.worker import Worker
 from pipeline.trace import livery
 from pipeline.trace.features import hold_min_feature
 from pipeline.types import UNPAINTED, Drawing, Phase
 from pipeline.vectorize import vectorize
+from pipeline.worker import Worker
 
 FRAME_PX = 96
 INKS = ["#14161A", "#C8262B", "#457B9D", "#7A838C", "#F2F4F5"]

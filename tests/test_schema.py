@@ -214,9 +214,11 @@ STUDIO_ONLY_VALUES: dict[str, Any] = {
     "mode": "faithful",
     "sanitize": {"targets": [], "box_threshold": 1, "text_threshold": 1, "max_subject_share": 1},
     "style": {
-        **{name: "x" for name in ("prompt", "negative_prompt")},
-        **{name: 1 for name in ("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until", "lora_scale")},
-        **{"iou_threshold": 0, "retries": 0, "allow_drift": True},
+        **dict.fromkeys(("prompt", "negative_prompt"), "x"),
+        **dict.fromkeys(("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until", "lora_scale"), 1),
+        "iou_threshold": 0,
+        "retries": 0,
+        "allow_drift": True,
     },
     "output": {"upscale": False},
 }

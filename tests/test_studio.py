@@ -232,16 +232,17 @@ class TestThroughTheHandler:
 
 class TestReinking:
     def test_another_palette_detail_or_output_runs_no_model(self, worker: Worker) -> None:
+        changes: list[dict[str, Any]] = [
+            {"palette": ["#000000", "#FFFFFF", "#00A0E0"]},
+            {"detail": 0.9},
+            {"tone": 0.0},
+            {"output": {"formats": ["svg", "pdf"], "width_mm": 80, "upscale": False}},
+            {"background": "remove"},
+        ]
         first = illustrate(worker, cache="use", seed=11)
         assert not first.report.reinked
         with at_each_forward(nothing, torch.nn.Module) as calls:
-            for change in (
-                {"palette": ["#000000", "#FFFFFF", "#00A0E0"]},
-                {"detail": 0.9},
-                {"tone": 0.0},
-                {"output": {"formats": ["svg", "pdf"], "width_mm": 80}},
-                {"background": "remove"},
-            ):
+            for change in changes:
                 again = illustrate(worker, **{"cache": "use", "seed": 11, **change})
                 assert again.report.reinked
                 assert again.report.loads == {}
@@ -383,17 +384,18 @@ class TestStopping:
     def test_a_cancel_at_any_forward_pass_ends_the_job_before_the_next_step(self, worker: Worker) -> None:
         from diffusers import UNet2DConditionModel  # noqa: PLC0415
 
+        job = parse_request({**STUDIO, "style": {**STUDIO["style"], "steps": 4}})
         for at in (1, 2, 3):
             steps: list[int] = []
-            cancelled = [False]
 
-            def note(k: int, _: Any, at: int = at, cancelled: list[bool] = cancelled, steps: list[int] = steps) -> None:
+            def note(k: int, _: Any, steps: list[int] = steps) -> None:
                 steps.append(k)
-                cancelled[0] = k >= at
 
-            job = parse_request({**STUDIO, "style": {**STUDIO["style"], "steps": 4}})
+            def cancelled(at: int = at, steps: list[int] = steps) -> bool:
+                return len(steps) >= at
+
             with at_each_forward(note, UNet2DConditionModel), pytest.raises(Cancelled):
-                run(job, worker, data=PHOTO, frame_px=FRAME_PX, cancelled=lambda c=cancelled: c[0])
+                run(job, worker, data=PHOTO, frame_px=FRAME_PX, cancelled=cancelled)
             assert steps == list(range(1, at + 1))
 
     def test_a_phase_that_runs_past_its_time_ends_within_a_step(self, tiny_volume: Path, worker: Worker) -> None:
