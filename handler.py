@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import hashlib
 import json
 import logging
 import os
@@ -35,8 +33,7 @@ from pipeline.errors import DeviceLost, InternalError, LiveryError, OutOfMemory,
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from pipeline.run import JobResult
-    from pipeline.schema import JobInput, JobOutput
+    from pipeline.schema import JobInput
     from pipeline.settings import Settings
     from pipeline.steps import Progress
     from pipeline.worker import Worker
@@ -84,7 +81,7 @@ def _serve(job: Job) -> dict[str, Any]:
     settings = load_settings()
     request = parse_request(job.get("input"))
     with _progress(job) as progress:
-        reply = _answer(request, worker_for(settings), progress).model_dump(mode="json")
+        reply = _answer(request, worker_for(settings), _job_id(job), progress).model_dump(mode="json")
     return postable(reply, settings)
 
 
@@ -96,7 +93,8 @@ def worker_for(settings: Settings) -> Worker:
     return Worker(settings)
 
 
-def _answer(request: JobInput, worker: Worker, progress: Callable[[Progress], None] | None) -> BaseModel:
+def _answer(request: JobInput, worker: Worker, job_id: str, progress: Callable[[Progress], None] | None) -> BaseModel:
+    from pipeline.handover import job_output
     from pipeline.health import ping
     from pipeline.run import dry_run, run
 
@@ -104,46 +102,7 @@ def _answer(request: JobInput, worker: Worker, progress: Callable[[Progress], No
         return ping(worker)
     if request.action == "dry_run":
         return dry_run(request, worker)
-    return job_output(run(request, worker, progress=progress))
-
-
-DATA_TYPES: Mapping[str, str] = {
-    "png": "image/png",
-    "pdf": "application/pdf",
-    "dxf": "image/vnd.dxf",
-    "separations": "application/pdf",
-}
-"""Media type of each format's data: URLs."""
-
-
-def job_output(result: JobResult) -> JobOutput:
-    """The reply to `illustrate`: the SVG as text, the other files as data: URLs."""
-    from pipeline.export.spots import spot_names
-    from pipeline.schema import JobOutput, OutputFile, PngFile
-
-    names = spot_names(result.index.palette)
-    pngs = tuple(
-        PngFile(width=png.width_px, height=png.height_px, **_as_data_url("png", png.data)) for png in result.pngs
-    )
-    files = tuple(
-        OutputFile(
-            format=file.format,
-            ink=None if file.ink is None else names[file.ink],
-            **_as_data_url(file.format, file.data),
-        )
-        for file in result.files
-    )
-    svg = result.drawing.svg if "svg" in result.report.options.output.formats else None
-    return JobOutput(svg=svg, png=pngs, files=files, report=result.report)
-
-
-def _as_data_url(format: str, data: bytes) -> dict[str, Any]:
-    """The fields that tell of a file which the reply itself carries."""
-    return {
-        "url": f"data:{DATA_TYPES[format]};base64," + base64.b64encode(data).decode("ascii"),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+    return job_output(run(request, worker, progress=progress), worker.settings, job_id, progress=progress)
 
 
 def postable(reply: dict[str, Any], settings: Settings) -> dict[str, Any]:

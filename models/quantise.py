@@ -9,13 +9,34 @@ table that the CPU made. So the labels are the CPU's on every pixel, whatever th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.device import Device
 from pipeline.types import F32, I32, U8
 
+if TYPE_CHECKING:
+    import torch
+
 _CELLS = 64**3
+
+
+class Quantiser:
+    """`quantise` on a worker's device; it has no weights.
+
+    Attributes:
+        networks: none.
+    """
+
+    networks: tuple[torch.nn.Module, ...] = ()
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def quantise(self, rgb: U8, costs_of: Callable[[U8], F32]) -> tuple[I32, F32, U8]:
+        """See the function of that name."""
+        return quantise(rgb, costs_of, self._device)
 
 
 def quantise(rgb: U8, costs_of: Callable[[U8], F32], device: Device) -> tuple[I32, F32, U8]:

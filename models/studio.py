@@ -24,7 +24,7 @@ from models.requests import BoxF, Check, Detection, PaintRequest
 from models.store import Store
 from models.thread import TorchThread
 from pipeline.errors import Cancelled, DeviceLost, ModelCorrupt, OutOfMemory
-from pipeline.types import U8, Mask, Warning
+from pipeline.types import F32, I32, U8, Mask, Warning
 
 if TYPE_CHECKING:
     import torch
@@ -268,6 +268,11 @@ class Studio:
         )
         return self._do(units.UPSCALER, _Rung(in_tiles(None)), *tiled)
 
+    def quantise(self, rgb: U8, costs_of: Callable[[U8], F32]) -> tuple[I32, F32, U8]:
+        """Each pixel's colour cell, what cells cost, and each pixel's nearest ink; see `models.quantise`."""
+        found: tuple[I32, F32, U8] = self._do(units.QUANTISER, _Rung(lambda model: model.quantise(rgb, costs_of)))
+        return found
+
     def forget(self) -> None:
         """Drop what a model keeps of a picture for the next question about it."""
         self.worker.thread.run(lambda: self.worker.residents().forget(units.SEGMENTER))
@@ -333,4 +338,6 @@ class Studio:
         return None
 
     def _loaded(self, name: str, spent_ms: float) -> None:
+        if name == units.QUANTISER.name:
+            return  # nothing is read for it
         self.loads[name] = round(self.loads.get(name, 0.0) + spent_ms, 1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from models.lama import Lama
     from models.lora import Lora
     from models.prompt import PromptEncoder
+    from models.quantise import Quantiser
     from models.rrdbnet import Upscaler
     from models.sam import Sam
     from models.sdxl import FaithfulPainter, FastPainter
@@ -88,6 +89,12 @@ def _upscaler(rows: Rows, device: Device) -> Upscaler:
     return load(rows["realesrgan-x4plus-anime"], device)
 
 
+def _quantiser(_: Rows, device: Device) -> Quantiser:
+    from models.quantise import Quantiser
+
+    return Quantiser(device)
+
+
 _STYLED = (STYLE_LORA,)
 
 DETECTOR = Unit("detector", ("grounding-dino-base",), _detector)
@@ -116,4 +123,5 @@ FAITHFUL = Unit(
     optional=_STYLED,
     folders={"sdxl-base": ("unet",), STYLE_LORA: ()},
 )
+QUANTISER = Unit("quantiser", (), _quantiser)
 UPSCALER = Unit("upscaler", ("realesrgan-x4plus-anime",), _upscaler)

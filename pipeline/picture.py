@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from models.studio import Studio
 from pipeline.art import Art
+from pipeline.enforce import Quantise
 from pipeline.errors import InternalError
 from pipeline.modes import paint_options
 from pipeline.paint import paint_vehicle
@@ -34,12 +35,14 @@ class Picture:
         removed: what phase 1 filled in.
         iou: of the vehicle's silhouette before and after phase 2; None where it was not measured.
         models: which ran.
+        quantise: what finds phase 3's first inks on a GPU; None where the CPU does.
     """
 
     illustration: Illustration
     removed: tuple[Removed, ...]
     iou: float | None = None
     models: ModelsUsed = field(default_factory=ModelsUsed)
+    quantise: Quantise | None = None
     warnings: tuple[Warning, ...] = ()
 
 
@@ -87,7 +90,8 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
             worker.kept.put(key, art, art.bytes)
     with steps("enforce"):
         illustration = ink_ready(art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
-    gpu = worker.studio.device
+    device = worker.studio.device
+    on_gpu = device.kind == "cuda"
     return Picture(
         illustration,
         art.removed,
@@ -97,8 +101,9 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
             loads=dict(studio.loads),
             reinked=reinked,
             vram_peak_mb=studio.vram_peak_mb(),
-            gpu=None if gpu.kind == "cpu" else gpu.name,
+            gpu=device.name if on_gpu else None,
         ),
+        quantise=studio.quantise if on_gpu else None,
         warnings=art.warnings + illustration.warnings,
     )
 

@@ -54,7 +54,6 @@ class NotBuilt:
 _CACHE = "the result cache"
 
 NOT_BUILT: tuple[NotBuilt, ...] = (
-    NotBuilt("image_url", (None,), "fetching photos by address"),
     NotBuilt("action", ("illustrate", "dry_run", "ping"), _CACHE),
     NotBuilt("cache", ("use", "off"), _CACHE),
 )

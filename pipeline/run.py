@@ -1,7 +1,7 @@
 """One job: the four phases in their order, with the deadlines, the progress, the audit and the report.
 
-`run` makes an illustration, `dry_run` says what a job would do. Neither touches the network, nor any file but the
-models'.
+`run` makes an illustration, `dry_run` says what a job would do. Neither touches a file but the models', nor the network
+but for `image_url`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pipeline.errors import InternalError, SchemaError
 from pipeline.export.audit import SvgAuditError, audit_svg
 from pipeline.export.formats import ExportedFile, export_files
 from pipeline.export.png import Png, render_png
+from pipeline.fetch import fetch_image
 from pipeline.palette import Extract, extract_palette
 from pipeline.physical import printed_width_mm
 from pipeline.picture import Scene, draft_picture, studio_picture
 from pipeline.places import check_places
 from pipeline.report import Made, dry_report, estimate, full_report
 from pipeline.schema import DryRunOutput, JobInput, Output, Report
-from pipeline.settings import Settings
 from pipeline.steps import PERCENT, Progress, Steps
 from pipeline.trace.features import FeatureReport, hold_min_feature
 from pipeline.types import Drawing, IndexMap, Palette, Photo, Warning
@@ -79,20 +79,23 @@ def run(
     engine, chosen = choose_engine(job, worker)
     steps = Steps(worker.settings, engine, progress, cancelled)
     with steps("decode"):
-        photo = _read_photo(job, data, frame_px)
+        photo = _read_photo(job, worker, steps, data, frame_px)
         places = check_places(job, photo)
         palette = _palette(job, photo)
     scene = Scene(job, photo, palette, places)
     picture = draft_picture(scene, steps) if engine == "draft" else studio_picture(scene, worker, steps)
     with steps("enforce"):
-        index = enforce(picture.illustration, palette, EnforceOptions(job.detail, _background(job, palette)))
+        inked = EnforceOptions(job.detail, _background(job, palette))
+        index = enforce(picture.illustration, palette, inked, picture.quantise)
     with steps("vectorize"):
-        held = _hold_features(job.output, index)
-        drawing = vectorize(held.index, _tracing(job.output, held, worker.settings), cancelled=cancelled)
+        # The studio engine's map is larger than the photo's frame, which tolerances are stated in.
+        tolerance_px = job.output.tolerance_px * max(index.width_px / photo.width_px, 1.0)
+        held = _hold_features(job.output, index, tolerance_px)
+        drawing = vectorize(held.index, _tracing(job.output, held, tolerance_px, steps), cancelled=cancelled)
     with steps("export"):
         _audit(drawing, palette)
         pngs = _pngs(job.output, drawing, steps)
-        files = _files(job.output, drawing, held.index, steps)
+        files = _files(job.output, drawing, held.index, tolerance_px, steps)
     noted = (photo, places, picture, held, drawing)
     made = Made(
         engine=engine,
@@ -121,9 +124,9 @@ def dry_run(job: JobInput, worker: Worker, *, data: bytes | None = None, frame_p
     steps = Steps(settings, engine)
     photo, noted = None, chosen
     palette = None if isinstance(job.palette, Extract) else job.palette
-    if job.image is not None or data is not None:
+    if job.image is not None or job.image_url is not None or data is not None:
         with steps("decode"):
-            photo = _read_photo(job, data, frame_px)
+            photo = _read_photo(job, worker, steps, data, frame_px)
             noted = (*chosen, *photo.warnings, *check_places(job, photo).warnings)
             palette = _palette(job, photo)
     report = dry_report(job, engine, photo, palette, steps.timings(), noted)
@@ -131,13 +134,17 @@ def dry_run(job: JobInput, worker: Worker, *, data: bytes | None = None, frame_p
     return DryRunOutput(report=report, estimate=estimate(seconds, settings.price_usd_per_s))
 
 
-def _read_photo(job: JobInput, data: bytes | None, frame_px: int) -> Photo:
+def _read_photo(job: JobInput, worker: Worker, steps: Steps, data: bytes | None, frame_px: int) -> Photo:
     if data is not None:
-        if job.image is not None:
-            raise SchemaError("can't stand beside the photo's bytes", field="image")
+        if job.image is not None or job.image_url is not None:
+            field = "image" if job.image is not None else "image_url"
+            raise SchemaError("can't stand beside the photo's bytes", field=field)
         return decode_bytes(data, frame_px=frame_px)
+    if job.image_url is not None:
+        fetched = fetch_image(job.image_url, bucket=worker.settings.bucket, check=steps.check)
+        return decode_bytes(fetched, frame_px=frame_px, field="image_url")
     if job.image is None:
-        raise SchemaError("is missing: send the photo as base64", field="image")
+        raise SchemaError("is missing: send the photo as base64, or its address as image_url", field="image")
     return decode_text(job.image, frame_px=frame_px)
 
 
@@ -162,12 +169,12 @@ class _Held:
     warnings: tuple[Warning, ...] = ()
 
 
-def _hold_features(output: Output, index: IndexMap) -> _Held:
+def _hold_features(output: Output, index: IndexMap, tolerance_px: float) -> _Held:
     width_mm = printed_width_mm(output, index.width_px)
     if output.min_feature_mm is None or width_mm is None:
         return _Held(index)
     min_feature_px = output.min_feature_mm * index.width_px / width_mm
-    held_px = min_feature_px + 2 * output.tolerance_px  # an outline may come that much nearer to the one opposite
+    held_px = min_feature_px + 2 * tolerance_px  # an outline may come that much nearer to the one opposite
     if 2 * held_px > min(index.width_px, index.height_px):
         raise SchemaError(f"leaves no room in a piece {width_mm:g} mm wide", field="output.min_feature_mm")
     held, found = hold_min_feature(index, held_px)
@@ -184,14 +191,14 @@ def _feature_warnings(output: Output, found: FeatureReport) -> tuple[Warning, ..
     return (Warning("min_feature_held", message),)
 
 
-def _tracing(output: Output, held: _Held, settings: Settings) -> VectorizeOptions:
+def _tracing(output: Output, held: _Held, tolerance_px: float, steps: Steps) -> VectorizeOptions:
     return VectorizeOptions(
         tracer=output.tracer,
         stacking=output.stacking,
-        tolerance_px=output.tolerance_px,
+        tolerance_px=tolerance_px,
         edges=output.single_cut,
         min_feature_px=held.min_feature_px,
-        deadline_s=settings.deadline_vectorize_s,
+        deadline_s=steps.settings.deadline_vectorize_s,
     )
 
 
@@ -213,10 +220,19 @@ def _pngs(output: Output, drawing: Drawing, steps: Steps) -> tuple[Png, ...]:
     return tuple(pngs)
 
 
-def _files(output: Output, drawing: Drawing, index: IndexMap, steps: Steps) -> tuple[ExportedFile, ...]:
+def _files(
+    output: Output, drawing: Drawing, index: IndexMap, tolerance_px: float, steps: Steps
+) -> tuple[ExportedFile, ...]:
     files = []
-    deadline_s, cancelled = steps.settings.deadline_export_s, steps.cancelled
-    for file in export_files(drawing, index, output, title=TITLE, deadline_s=deadline_s, cancelled=cancelled):
+    for file in export_files(
+        drawing,
+        index,
+        output,
+        title=TITLE,
+        tolerance_px=tolerance_px,
+        deadline_s=steps.settings.deadline_export_s,
+        cancelled=steps.cancelled,
+    ):
         steps.ask()
         files.append(file)
     return tuple(files)

@@ -203,7 +203,7 @@ class Output(Strict):
     """Stacked: later shapes cover earlier ones. Abutting: shapes meet edge to edge."""
     tolerance_px: Annotated[float, Field(ge=0.1, le=10)] = 0.8
     """How far the outline may leave the index map's, in pixels of the working frame: 0.5 keeps to the pixels, 2.5
-    simplifies."""
+    simplifies. The studio engine's map is larger than that frame, and the distance grows with it."""
     tracer: Literal["livery", "vtracer"] = "livery"
     """Which tracer makes the outlines; vtracer is there for comparison."""
     width_mm: Millimetres | None = None

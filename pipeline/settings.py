@@ -127,8 +127,8 @@ class Settings(BaseSettings):
     """Whether a volume of random weights, made for tests, may serve jobs."""
     price_usd_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Price of a second of this worker in US dollars; without it replies carry no cost estimate."""
-    deadline_decode_s: Seconds = 20.0
-    """Longest time for reading the photo."""
+    deadline_decode_s: Seconds = 40.0
+    """Longest time for fetching and reading the photo."""
     deadline_sanitize_s: Seconds = 20.0
     """Longest time for phase 1 of the draft engine."""
     deadline_steer_s: Seconds = 60.0
@@ -144,7 +144,9 @@ class Settings(BaseSettings):
     deadline_vectorize_s: Seconds = 60.0
     """Longest time for phase 4."""
     deadline_export_s: Seconds = 60.0
-    """Longest time for the audit and the PNGs."""
+    """Longest time for the audit and the files."""
+    deadline_upload_s: Seconds = 60.0
+    """Longest time for handing the files over to the bucket."""
     max_reply_bytes: Annotated[int, Field(ge=65_536, le=PLATFORM_REPLY_BYTES)] = 16 * 1024 * 1024
     """Largest reply, in bytes of JSON."""
     bucket_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None

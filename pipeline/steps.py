@@ -12,7 +12,15 @@ from pipeline.schema import Engine, Timings
 from pipeline.settings import Settings
 from pipeline.types import Phase
 
-PERCENT: dict[Phase, int] = {"decode": 0, "sanitize": 15, "steer": 20, "enforce": 45, "vectorize": 60, "export": 80}
+PERCENT: dict[Phase, int] = {
+    "decode": 0,
+    "sanitize": 15,
+    "steer": 20,
+    "enforce": 45,
+    "vectorize": 60,
+    "export": 80,
+    "upload": 95,
+}
 """Share of a typical job that is done when a phase starts."""
 
 

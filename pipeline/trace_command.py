@@ -161,7 +161,14 @@ def _content(drawing: Drawing, image: IndexMap, job: JobInput, settings: Setting
     if suffix == ".eps":
         width_mm = piece_width_mm(job.output, drawing.width_px)
         return write_eps(drawing, image.palette, width_mm=width_mm, title=TITLE)
-    files = export_files(drawing, image, job.output, title=TITLE, deadline_s=settings.deadline_export_s)
+    files = export_files(
+        drawing,
+        image,
+        job.output,
+        title=TITLE,
+        tolerance_px=job.output.tolerance_px,
+        deadline_s=settings.deadline_export_s,
+    )
     return next((file.data for file in files), drawing.svg.encode())
 
 

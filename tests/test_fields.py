@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from handler import job_output
-from pipeline.errors import LiveryError, ModelMissing, SchemaError
+from pipeline.errors import FetchError, LiveryError, ModelMissing, SchemaError
+from pipeline.handover import job_output
 from pipeline.request import STUDIO_ONLY, parse_request
 from pipeline.run import dry_run, run
 from pipeline.schema import JobInput, Output, Sanitize, Style
@@ -81,7 +81,7 @@ CHANGES: dict[str, Row] = {
 """Field → what two jobs that differ in it alone say."""
 
 REFUSED: dict[str, tuple[Mapping[str, Any], type[LiveryError]]] = {
-    "image_url": ({"image_url": "https://pictures.test/car.jpg"}, SchemaError),
+    "image_url": ({"image": None, "image_url": "https://[::1]/car.jpg"}, FetchError),
     "engine": ({"engine": "studio"}, ModelMissing),
 }
 
@@ -100,7 +100,7 @@ def fields() -> set[str]:
 
 def outcome(request: Mapping[str, Any]) -> dict[str, Any]:
     job = parse_request({**BASE, **request})
-    reply = job_output(run(job, Worker(Settings()), frame_px=FRAME_PX)).model_dump(mode="json")
+    reply = job_output(run(job, Worker(Settings()), frame_px=FRAME_PX), Settings()).model_dump(mode="json")
     del reply["report"]["timings_ms"], reply["report"]["options"]
     return reply
 

@@ -147,6 +147,10 @@ def canaries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Plants secrets, and lists what no reply may hold."""
     for name in ("AWS_SECRET_ACCESS_KEY", "BUCKET_SECRET_ACCESS_KEY", "HF_TOKEN", "RUNPOD_AI_API_KEY", "HOSTNAME"):
         monkeypatch.setenv(name, f"{CANARY}-{name}")
+    monkeypatch.setenv("BUCKET_ENDPOINT_URL", f"https://{CANARY}.test")
+    monkeypatch.setenv("BUCKET_ACCESS_KEY_ID", f"{CANARY}-id")
+    monkeypatch.setenv("LIVERY_BUCKET_NAME", CANARY)
+    monkeypatch.setenv("LIVERY_BUCKET_REGION", "auto")
     monkeypatch.setenv("LIVERY_VOLUME", f"/{CANARY}/volume")
     folder = tmp_path / CANARY
     folder.mkdir()
@@ -174,7 +178,8 @@ BAD_REQUESTS: list[Any] = [
     {"image": PICTURE, "sanitize": {"regions": [[99, 0, 120, 5]]}},
     {"image": PICTURE, "output": {"trap_mm": 1}},
     {"image": PICTURE, "output": {"png_widths": [5000]}},
-    {"image_url": "https://pictures.test/car.jpg"},
+    {"image_url": "https://127.0.0.1/car.jpg"},
+    {"image_url": "file:///etc/passwd"},
     {"action": "purge"},
     {"action": "ping", "seed": 1},
     {"\ud800": 1},
@@ -240,7 +245,7 @@ def test_a_defect_of_ours_is_a_constant_sentence_and_the_next_job_runs(
     assert_clean_error(first, canaries)
     assert first["code"] == "InternalError"
     assert any("job-7" in record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR)
-    assert "svg" in serve({"image": PICTURE, "output": {"png_widths": [64]}})
+    assert serve({"image": PICTURE, "output": {"formats": ["svg"]}})["svg"]
 
 
 def test_memory_that_runs_out_anywhere_is_typed(monkeypatch: pytest.MonkeyPatch, canaries: list[str]) -> None:

@@ -175,6 +175,16 @@ def test_far_holes_are_filled_one_by_one(lama: Lama) -> None:
         assert np.array_equal(both[mask], lama.inpaint(rgb, mask, unasked)[mask])
 
 
+def test_what_was_filled_first_is_known_to_the_next_crop(lama: Lama) -> None:
+    # The second hole, being larger, looks further than the first: as far as the first one's right half.
+    rgb = scene(700, 300)
+    first, second = (mask_of((300, 700), hole) for hole in ((186, 120, 218, 150), (330, 120, 450, 150)))
+    one_by_one = lama.inpaint(lama.inpaint(rgb, first, unasked), second, unasked)
+    both = lama.inpaint(rgb, first | second, unasked)
+    assert np.array_equal(both[second], one_by_one[second])
+    assert not np.array_equal(both[second], lama.inpaint(rgb, second, unasked)[second])
+
+
 def test_the_same_bytes_each_time(lama: Lama, folder: Path) -> None:
     rgb, hole = scene(300, 200), mask_of((200, 300), (50, 60, 120, 100))
     once = lama.inpaint(rgb, hole, unasked)

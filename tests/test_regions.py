@@ -10,6 +10,8 @@ from pipeline.polish import gaussian_weights, near_border, polish_borders
 from pipeline.regions import border_lengths, count_regions, label_components, merge_regions, undersized
 from pipeline.types import F32, U8
 
+I64 = npt.NDArray[np.int64]
+
 I32 = npt.NDArray[np.int32]
 
 K = 4
@@ -242,20 +244,33 @@ def test_polishing_leaves_what_the_costs_hold_fast() -> None:
     assert np.array_equal(polish_borders(index, cells, costs, PULL, (2.2, 1.6, 1.2)), index)
 
 
-def polished_everywhere(index: U8, sigma_px: float) -> U8:
-    """The label of most votes at every pixel, counted one by one; costs nothing."""
+def votes_of(index: U8, sigma_px: float) -> I64:
+    """int64 [K, H, W]: each label's votes at every pixel, counted one by one."""
     radius = int(2.2 * sigma_px + 0.5)
     weights = gaussian_weights(sigma_px, radius)
     # A rim of a label that no ink has, so that votes from outside the picture count for nothing.
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(index, radius, constant_values=K), weights.shape)
-    return np.stack([((windows == k) * weights).sum(axis=(2, 3)) for k in range(K)]).argmax(axis=0).astype(np.uint8)
+    return np.stack([((windows == k) * weights).sum(axis=(2, 3), dtype=np.int64) for k in range(K)])
 
 
 @pytest.mark.parametrize("sigma_px", [1.2, 1.6, 2.2])
 def test_polishing_near_the_borders_is_polishing_everywhere(sigma_px: float) -> None:
     index = noise(10, 16, 6).repeat(6, 0).repeat(5, 1)
     polished = polish_borders(index, FREE_CELLS, FREE_COSTS, PULL, (sigma_px,))
-    assert np.array_equal(polished, polished_everywhere(index, sigma_px))
+    assert np.array_equal(polished, votes_of(index, sigma_px).argmax(axis=0))
+
+
+@pytest.mark.parametrize("sigma_px", [1.2, 8.8])
+def test_polishing_weighs_costs_against_the_share_of_votes(sigma_px: float) -> None:
+    index = noise(10, 16, 6).repeat(6, 0).repeat(5, 1)
+    rng = np.random.default_rng(7)
+    cells = rng.integers(0, 50, index.shape, dtype=np.int32)
+    costs = rng.random((50, K), dtype=np.float32) * 9
+    votes = votes_of(index, sigma_px)
+    energy = np.where(votes > 0, costs[cells].transpose(2, 0, 1) - PULL * (votes / votes.sum(axis=0)), np.inf)
+    near = near_border(index, int(sigma_px)) == 1
+    polished = polish_borders(index, cells, costs, PULL, (sigma_px,))
+    assert np.array_equal(polished, np.where(near, energy.argmin(axis=0), index))
 
 
 @pytest.mark.parametrize("width", [255, 256, 257, 600])
@@ -263,4 +278,5 @@ def test_polishing_knows_rows_longer_than_a_byte_counts(width: int) -> None:
     index = np.zeros((12, width), np.uint8)
     index[6:], index[5, 3:-3], index[6, -9:-7] = 1, 2, 2
     cells, pull = np.zeros(index.shape, np.int32), np.full(index.shape, np.float32(10.0))
-    assert np.array_equal(polish_borders(index, cells, FREE_COSTS, pull, (1.6,)), polished_everywhere(index, 1.6))
+    polished = polish_borders(index, cells, FREE_COSTS, pull, (1.6,))
+    assert np.array_equal(polished, votes_of(index, 1.6).argmax(axis=0))

@@ -107,7 +107,7 @@ def test_the_report_says_what_is_in_the_drawing(result: JobResult) -> None:
 def test_the_timings_cover_every_phase_that_ran(result: JobResult) -> None:
     timings = result.report.timings_ms
     assert timings.upload is None
-    spent = [getattr(timings, phase) for phase in PERCENT]
+    spent = [getattr(timings, phase) for phase in PERCENT if phase != "upload"]
     assert all(phase_ms is not None for phase_ms in spent)
     assert sum(spent) <= timings.total + 1
 
@@ -232,7 +232,7 @@ def test_a_photo_with_too_few_colours_to_extract_is_refused() -> None:
         run(parse_request({"palette": {"extract": 4}}), Worker(SETTINGS), data=encoded.getvalue(), frame_px=64)
 
 
-@pytest.mark.parametrize("phase", PERCENT)
+@pytest.mark.parametrize("phase", [phase for phase in PERCENT if phase != "upload"])
 def test_a_phase_past_its_time_fails_the_job_by_its_name(phase: Phase) -> None:
     hasty = Settings.model_validate({f"deadline_{phase}_s": 1e-9})
     with pytest.raises(DeadlineExceeded) as caught:

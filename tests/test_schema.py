@@ -191,10 +191,6 @@ def test_a_background_colour_is_found_however_it_is_written(written: str) -> Non
 
 
 UNBUILT: dict[str, tuple[dict[str, Any], str]] = {
-    "image_url": (
-        {"image_url": "https://x.test"},
-        "image_url: not built yet; it comes with fetching photos by address",
-    ),
     "action": ({"action": "purge"}, 'action: "purge" is not built yet; it comes with the result cache'),
     "cache": ({"cache": "refresh"}, 'cache: "refresh" is not built yet; it comes with the result cache'),
 }

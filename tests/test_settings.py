@@ -31,6 +31,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "deadline_enforce_s": ("4", 4.0),
     "deadline_vectorize_s": ("5", 5.0),
     "deadline_export_s": ("6", 6.0),
+    "deadline_upload_s": ("10", 10.0),
     "studio_deadline_sanitize_s": ("7", 7.0),
     "studio_deadline_steer_s": ("8", 8.0),
     "studio_deadline_enforce_s": ("9", 9.0),

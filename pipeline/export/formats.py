@@ -30,6 +30,7 @@ def export_files(
     output: Output,
     *,
     title: str,
+    tolerance_px: float,
     deadline_s: float,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[ExportedFile]:
@@ -40,6 +41,7 @@ def export_files(
         image: index uint8 [H, W], the map that separations are traced from.
         output: the request's; its physical size, or 96 pixels of the frame to the inch.
         title: of the documents that have one.
+        tolerance_px: of the separations' outlines, in pixels of the map.
         deadline_s: seconds that tracing the separations may take.
         cancelled: asked at least every 50 ms while they are traced; True ends it.
 
@@ -61,7 +63,8 @@ def export_files(
             ways = {"curves": output.dxf_curves, "single_cut": output.single_cut}
             yield ExportedFile("dxf", None, write_dxf(drawing, image.palette, width_mm=width_mm, **ways))
         elif name == "separations":
-            yield from _separations(image, output, width_mm, title, deadline_s, cancelled)
+            options = livery.TraceOptions(tolerance_px=tolerance_px)
+            yield from _separations(image, output, width_mm, title, options, deadline_s, cancelled)
 
 
 def _separations(
@@ -69,13 +72,13 @@ def _separations(
     output: Output,
     width_mm: float,
     title: str,
+    options: livery.TraceOptions,
     deadline_s: float,
     cancelled: Callable[[], bool] | None,
 ) -> Iterator[ExportedFile]:
     from pipeline.export.pdf import write_separations  # noqa: PLC0415 - its library is slow to load
 
     trap_px = 0.0 if output.trap_mm is None else output.trap_mm * image.width_px / width_mm
-    options = livery.TraceOptions(tolerance_px=output.tolerance_px)
     plates = livery.separations(image, options, trap_px, deadline_s=deadline_s, cancelled=cancelled)
     written = write_separations(
         plates,
