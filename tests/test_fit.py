@@ -37,7 +37,7 @@ def circle_of(x: F64, y: F64) -> tuple[float, float, float]:
 
 @kernel
 def ellipse_of(x: F64, y: F64, out: F64) -> bool:
-    return ellipse_through(x, y, 0, len(x), out)  # type: ignore[no-untyped-call,no-any-return]
+    return ellipse_through(x, y, 0, len(x), 1.0, out)  # type: ignore[no-untyped-call,no-any-return]
 
 
 @kernel

@@ -12,26 +12,29 @@ import numpy as np
 
 from pipeline.compiled import inlined
 from pipeline.trace.candidates import ARC_BEGINS, CORNER, COST, HELD, KIND, SMOOTH, VERTEX, X, Y
-from pipeline.trace.cubics import handles_from, sampled_strain
+from pipeline.trace.cubics import handles_from, holds_sampled
 from pipeline.trace.moments import SIZE, cubic_sums, line_squares, walk_on
-from pipeline.types import F64, I32, Mask
+from pipeline.types import F64, I32, U8, Mask
 
 LINE, CUBIC, ARC, ELLIPSE = 0, 1, 2, 3
 
 Found: TypeAlias = tuple[F64, I32, I32, F64]
 """The cheapest way to each node: its cost, the node before, what lies between, and the handles of that."""
 
-Scratch: TypeAlias = tuple[F64, F64, F64, F64]
-"""Room for the ends of a cubic [8], its sums [7] and its handles [4], and the squares of what it leaves [1]."""
+Scratch: TypeAlias = tuple[F64, F64, F64, F64, F64, F64]
+"""Room for the ends of a cubic [8], its sums [7] and its handles [4], and the squares of what it leaves [1]; for a cone
+of lines [5] and the sums along a walk [SIZE]."""
 
-SPACING, STRAIN, STRIDE, CURVES = range(4)
+SPACING, STRAIN, STRIDE, CURVES, LINES = range(5)
 """What `settings` hold: cracks between smooth nodes, cost of a squared pixel of distance, points from one at which a
-cubic is checked to the next, and whether there are curves at all."""
+cubic is checked to the next, whether there are curves at all, and what a line costs."""
 
 DENSE = 12
 """A cubic through fewer points is checked at each."""
 
 LINE_COST, CUBIC_COST, ARC_COST = 9.0, 23.0, 18.0
+"""Characters that each takes, about."""
+
 FORCED_COST = 200.0
 """Of a line where nothing fits, so that every chain has a path."""
 
@@ -48,7 +51,7 @@ MISSED_CORNER_PX2 = 1.3
 FAILURES = 4
 """Cubics from one node that fail one after the other before no longer one is tried."""
 
-SPREAD = 5
+SPREAD = 7
 """Of so many nodes that lie further and further away, one is tried."""
 
 SMOOTHING = 2
@@ -127,14 +130,14 @@ def _offer(found: Found, b: int, a: int, total: float, what: int, h: F64) -> Non
 
 
 @inlined
-def _offer_line(found: Found, nodes: F64, a: int, b: int, m: F64, base: float, strain_cost: float, h: F64) -> bool:
+def _offer_line(found: Found, nodes: F64, a: int, b: int, m: F64, base: float, settings: F64, h: F64) -> bool:
     """Offers the line between two nodes for `base` and what it costs itself; whether no cubic need be tried."""
     kink = _kink(nodes, a, b)
     if kink < 0:
         return False
-    strain = strain_cost * line_squares(m, nodes[b, X] - nodes[a, X], nodes[b, Y] - nodes[a, Y])
-    _offer(found, b, a, base + LINE_COST + kink + strain, LINE, h)
-    return kink < CUBIC_COST - LINE_COST
+    strain = settings[STRAIN] * line_squares(m, nodes[b, X] - nodes[a, X], nodes[b, Y] - nodes[a, Y])
+    _offer(found, b, a, base + settings[LINES] + kink + strain, LINE, h)
+    return bool(kink < CUBIC_COST - settings[LINES])
 
 
 @inlined
@@ -170,7 +173,7 @@ def _cubic_holds(
         m: sums along the walk from node a to node b.
         step: points from one at which the cubic is checked to the next, where it is not DENSE.
     """
-    ends, q, h, squares = room
+    ends, q, h, squares, _, _ = room
     start, stop = int(nodes[a, VERTEX]), int(nodes[b, VERTEX])
     dx, dy, n, begin = nodes[b, X] - nodes[a, X], nodes[b, Y] - nodes[a, Y], stop - start, _way_to(along, start)
     _ends_of(nodes, a, b, ends)
@@ -179,7 +182,7 @@ def _cubic_holds(
     if not handles_from(q, n, length, ends, nodes[a, KIND] != SMOOTH, nodes[b, KIND] != SMOOTH, h):
         return False
     stride = 1 if n < DENSE else step
-    return sampled_strain(x, y, horizontal, bound, start, stop, along, begin, length, stride, ends, h, squares) <= 1
+    return holds_sampled(x, y, horizontal, bound, start, stop, along, begin, length, stride, ends, h, squares)
 
 
 @inlined
@@ -194,6 +197,7 @@ def _reach_out(
     a: int,
     settings: F64,
     found: Found,
+    room: Scratch,
 ) -> None:
     """Offers every later node what the segments from node a cost.
 
@@ -202,8 +206,8 @@ def _reach_out(
     strain_cost, stride, curves = settings[STRAIN], int(settings[STRIDE]), settings[CURVES] != 0
     px, py, start = nodes[a, X], nodes[a, Y], int(nodes[a, VERTEX])
     begin = _way_to(along, start)
-    cone, m, h, squares = np.zeros(5), np.zeros(SIZE), np.zeros(4), np.zeros(1)
-    room = (np.empty(8), np.empty(7), h, squares)
+    _, _, h, squares, cone, m = room
+    cone[:], m[:] = 0.0, 0.0
     seen, line_alive, failures, skip, missed = start, True, 0, 0, 0.0
     for b in range(a + 1, count):
         stop = int(nodes[b, VERTEX])
@@ -216,9 +220,10 @@ def _reach_out(
         base = found[0][a] + nodes[b, COST] + missed
         straight = False
         if line_alive and _in_cone(cone, nodes[b, X] - px, nodes[b, Y] - py):
-            straight = _offer_line(found, nodes, a, b, m, base, strain_cost, h)
+            straight = _offer_line(found, nodes, a, b, m, base, settings, h)
         fixed = nodes[b, HELD] > 0 or nodes[b, KIND] != SMOOTH
-        if curves and failures < FAILURES and stop - start <= MOST_POINTS and not straight and (skip == 0 or fixed):
+        worth = curves and not straight and (skip == 0 or fixed) and base + CUBIC_COST < found[0][b]
+        if worth and failures < FAILURES and stop - start <= MOST_POINTS:
             if _cubic_holds(x, y, horizontal, bound, along, nodes, a, b, m, stride, room):
                 failures = 0
                 _offer(found, b, a, base + CUBIC_COST + strain_cost * squares[0], CUBIC, h)
@@ -246,19 +251,25 @@ def cheapest(
     back: I32,
     kind: I32,
     handles: F64,
-) -> None:
-    """The cheapest path from the first node to the last: back[b] is the node before b on it."""
+    stop: U8,
+) -> bool:
+    """The cheapest path from the first node to the last, back[b] before b on it; False once stop[0] is set."""
     cost = np.full(count, np.inf)
     cost[0] = 0.0
+    found = (cost, back, kind, handles)
+    room = (np.empty(8), np.empty(7), np.zeros(4), np.empty(1), np.empty(5), np.empty(SIZE))
     for a in range(count - 1):
+        if stop[0] != 0:
+            return False
         if cost[a] == np.inf:
             continue
         if nodes[a, 9] == ARC_BEGINS:
             cost[a + 1], back[a + 1], kind[a + 1] = cost[a] + ARC_COST, a, ARC
             continue
-        _reach_out(x, y, horizontal, bound, along, nodes, count, a, settings, (cost, back, kind, handles))
+        _reach_out(x, y, horizontal, bound, along, nodes, count, a, settings, found, room)
         b = a + 1
         while nodes[b, 0] == nodes[a, 0]:
             b += 1
         if cost[b] == np.inf:
             cost[b], back[b], kind[b] = cost[a] + FORCED_COST, a, LINE
+    return True

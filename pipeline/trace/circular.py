@@ -28,6 +28,9 @@ CIRCLE_PX = 0.62
 SPOT_PX, SPOT_ASPECT, SPOT_LIMIT_PX = 8.0, 3.0, 1.2
 """A closed outline no larger and no slenderer may be drawn as an ellipse that passes its points by more."""
 
+START_PX = 1.0
+"""How much further than it may an ellipse of a closed outline's moments passes its points, where one may be found."""
+
 
 @inlined
 def _circle_strain(
@@ -183,24 +186,30 @@ def _is_ellipse(x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: in
 @inlined
 def closed_conic(x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: int, segments: F64) -> int:
     """The whole closed chain as a circle or an ellipse; the number of segments written, 1 or 0."""
-    cx, cy, r = circle_through(x, y, low, high)
-    sweep = sweep_about(x, y, low, high + 1, cx, cy)
-    direction = 1.0 if sweep > 0 else -1.0
-    row, limit = segments[0], np.empty(high)
+    left, right, top, bottom = x[low], x[low], y[low], y[low]
     for i in range(low, high):
-        limit[i] = _roundness(bound[i], r, r)
+        left, right, top, bottom = min(left, x[i]), max(right, x[i]), min(top, y[i]), max(bottom, y[i])
+    row = segments[0]
     px, py = 0.5 * (x[low - 1] + x[low]), 0.5 * (y[low - 1] + y[low])
-    if r > 0.4 and abs(sweep) > ROUND_RAD and _circle_strain(x, y, horizontal, limit, low, high, cx, cy, r) <= 1:
-        row[0], row[1] = on_circle(px, py, cx, cy, r)
-        row[2], row[3], row[4], row[5] = cx, cy, r, r
-        row[6], row[7], row[8], row[9] = 0.0, direction * 2 * np.pi, row[0], row[1]
-        return 1
-    e = np.empty(5)
-    if high - low < 12 or not ellipse_through(x, y, low, high, e):
+    if abs(right - left - bottom + top) <= 4 * SPOT_LIMIT_PX:
+        cx, cy, r = circle_through(x, y, low, high)
+        limit = np.empty(high)
+        for i in range(low, high):
+            limit[i] = _roundness(bound[i], r, r)
+        if r > 0.4 and _circle_strain(x, y, horizontal, limit, low, high, cx, cy, r) <= 1:
+            sweep = sweep_about(x, y, low, high + 1, cx, cy)
+            if abs(sweep) > ROUND_RAD:
+                row[0], row[1] = on_circle(px, py, cx, cy, r)
+                row[2], row[3], row[4], row[5] = cx, cy, r, r
+                row[6], row[7], row[8], row[9] = 0.0, np.sign(sweep) * 2 * np.pi, row[0], row[1]
+                return 1
+    e, far_px = np.empty(5), START_PX + _roundness(SPOT_LIMIT_PX, 0.5 * (right - left), 0.5 * (bottom - top))
+    if high - low < 12 or not ellipse_through(x, y, low, high, far_px, e):
         return 0
-    if abs(sweep_about(x, y, low, high + 1, e[0], e[1])) < ROUND_RAD or not _is_ellipse(
-        x, y, horizontal, bound, low, high, e
-    ):
+    if not _is_ellipse(x, y, horizontal, bound, low, high, e):
+        return 0
+    sweep = sweep_about(x, y, low, high + 1, e[0], e[1])
+    if abs(sweep) < ROUND_RAD:
         return 0
     c, s = np.cos(e[4]), np.sin(e[4])
     u, w = px - e[0], py - e[1]
@@ -208,5 +217,5 @@ def closed_conic(x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: i
     u, w = e[2] * np.cos(start), e[3] * np.sin(start)
     row[0], row[1], row[2], row[3] = e[0] + u * c - w * s, e[1] + u * s + w * c, e[0], e[1]
     row[4], row[5] = e[2], e[3]
-    row[6], row[7], row[8], row[9] = e[4], direction * 2 * np.pi, row[0], row[1]
+    row[6], row[7], row[8], row[9] = e[4], np.sign(sweep) * 2 * np.pi, row[0], row[1]
     return 1

@@ -1,6 +1,6 @@
 """Circles and ellipses through points, by least squares of the distance.
 
-Kåsa's linear fit starts a circle and an algebraic fit an ellipse; Gauss-Newton steps on the distance finish both
+Kåsa's linear fit starts a circle and the moments of the area an ellipse; Gauss-Newton steps on the distance finish both
 (Gander, Golub and Strebel, "Least-squares fitting of circles and ellipses", BIT 34, 1994; the ellipse's distance to
 first order, as Sampson takes it). All functions are kernels: compiled, without allocation per point.
 """
@@ -14,6 +14,12 @@ from pipeline.types import F64
 
 STEPS = 4
 TINY = 1e-12
+
+RIDGE = 1e-6
+"""Keeps the equations of an ellipse soluble that is a circle, whose turn is anything."""
+
+STILL_PX = 1e-4
+"""A circle whose step is shorter has arrived."""
 
 
 @inlined
@@ -88,46 +94,34 @@ def circle_through(x: F64, y: F64, a: int, b: int) -> tuple[float, float, float]
         if not solve(m, v, 3):
             return 0.0, 0.0, 0.0
         cx, cy, r = cx + v[0], cy + v[1], r + v[2]
+        if abs(v[0]) + abs(v[1]) + abs(v[2]) < STILL_PX:
+            break
     return cx + mean_x, cy + mean_y, r
 
 
 @inlined
 def _ellipse_start(x: F64, y: F64, a: int, b: int, out: F64) -> bool:
-    """An algebraic ellipse with x² + y² coefficients that sum to 1: centre, radii and turn to `out`."""
-    n = b - a
-    mean_x, mean_y = 0.0, 0.0
+    """The ellipse with the centre and the second moments of the polygon through points a to b: centre, radii, turn."""
+    area, at_x, at_y, xx, xy, yy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(a, b):
-        mean_x += x[i]
-        mean_y += y[i]
-    mean_x, mean_y = mean_x / n, mean_y / n
-    size = 0.0
-    for i in range(a, b):
-        size = max(size, abs(x[i] - mean_x), abs(y[i] - mean_y))
-    if size < 1:
+        j = i + 1 if i + 1 < b else a
+        u, w, p, q = x[i] - x[a], y[i] - y[a], x[j] - x[a], y[j] - y[a]
+        cross = u * q - p * w
+        area += cross
+        at_x += cross * (u + p)
+        at_y += cross * (w + q)
+        xx += cross * (u * u + u * p + p * p)
+        yy += cross * (w * w + w * q + q * q)
+        xy += cross * (2 * u * w + u * q + p * w + 2 * p * q)
+    if abs(area) < 1:
         return False
-    m, v, row = np.zeros((5, 5)), np.zeros(5), np.zeros(5)
-    for i in range(a, b):
-        u, w = (x[i] - mean_x) / size, (y[i] - mean_y) / size
-        row[0], row[1], row[2], row[3], row[4] = u * u - w * w, u * w, u, w, 1.0
-        for j in range(5):
-            v[j] -= row[j] * w * w
-            for k in range(5):
-                m[j, k] += row[j] * row[k]
-    if not solve(m, v, 5):
+    at_x, at_y = at_x / (3 * area), at_y / (3 * area)
+    xx, yy, xy = xx / (6 * area) - at_x * at_x, yy / (6 * area) - at_y * at_y, xy / (12 * area) - at_x * at_y
+    half, spread = 0.5 * (xx + yy), np.sqrt(0.25 * (xx - yy) ** 2 + xy * xy)
+    if half - spread < TINY:
         return False
-    p, q, s = v[0], v[1], 1 - v[0]
-    den = 4 * p * s - q * q
-    if den <= 1e-6:
-        return False
-    cx, cy = (q * v[3] - 2 * s * v[2]) / den, (q * v[2] - 2 * p * v[3]) / den
-    level = -(v[4] + (v[2] * cx + v[3] * cy) / 2)
-    turn = 0.5 * np.arctan2(q, p - s)
-    c, t = np.cos(turn), np.sin(turn)
-    one, two = p * c * c + q * c * t + s * t * t, p * t * t - q * c * t + s * c * c
-    if not (level / one > 0 and level / two > 0):
-        return False
-    out[0], out[1] = cx * size + mean_x, cy * size + mean_y
-    out[2], out[3], out[4] = np.sqrt(level / one) * size, np.sqrt(level / two) * size, turn
+    out[0], out[1] = at_x + x[a], at_y + y[a]
+    out[2], out[3], out[4] = 2 * np.sqrt(half + spread), 2 * np.sqrt(half - spread), 0.5 * np.arctan2(2 * xy, xx - yy)
     return True
 
 
@@ -143,27 +137,34 @@ def ellipse_offset(e: F64, x: float, y: float) -> tuple[float, float, float]:
 
 
 @inlined
-def ellipse_through(x: F64, y: F64, a: int, b: int, out: F64) -> bool:
-    """Centre, radii (px) and turn (rad) of the ellipse nearest to points a to b, to `out` [5]; False where none is."""
+def ellipse_through(x: F64, y: F64, a: int, b: int, far_px: float, out: F64) -> bool:
+    """Centre, radii (px) and turn (rad) of the ellipse nearest to the closed walk of points a to b, to `out` [5].
+
+    False where there is none, or where a point lies further than `far_px` from the ellipse of the same moments.
+    """
     if b - a < 10 or not _ellipse_start(x, y, a, b, out):
         return False
-    m, v, slope, moved = np.zeros((5, 5)), np.zeros(5), np.zeros(5), np.zeros(5)
+    for i in range(a, b):
+        off, _, _ = ellipse_offset(out, x[i], y[i])
+        if abs(off) > far_px:
+            return False
+    m, v, slope = np.zeros((5, 5)), np.zeros(5), np.zeros(5)
     for _ in range(STEPS):
         m[:], v[:] = 0.0, 0.0
+        c, s = np.cos(out[4]), np.sin(out[4])
         for i in range(a, b):
-            e, _, _ = ellipse_offset(out, x[i], y[i])
+            off, gx, gy = ellipse_offset(out, x[i], y[i])
+            fx, fy = x[i] - off * gx - out[0], y[i] - off * gy - out[1]
+            slope[0], slope[1] = gx, gy
+            slope[2] = (fx * c + fy * s) / out[2] * (gx * c + gy * s)
+            slope[3] = (fy * c - fx * s) / out[3] * (gy * c - gx * s)
+            slope[4] = fx * gy - fy * gx
             for j in range(5):
-                step = 1e-4
-                moved[:] = out
-                moved[j] += step
-                near, _, _ = ellipse_offset(moved, x[i], y[i])
-                slope[j] = (near - e) / step
-            for j in range(5):
-                v[j] -= slope[j] * e
+                v[j] += slope[j] * off
                 for k in range(5):
                     m[j, k] += slope[j] * slope[k]
         for j in range(5):
-            m[j, j] += 1e-6
+            m[j, j] += RIDGE
         if not solve(m, v, 5):
             return False
         for j in range(5):

@@ -18,6 +18,8 @@ LEAST_CROSSING = 0.35
 HOPELESS = 2.5
 """Times the bound: beyond it a second fit is not worth its time."""
 
+SCATTER = 4
+
 LEAST_HANDLE = 0.04
 """Of the chord."""
 
@@ -130,7 +132,7 @@ def handles_from(q: F64, n: int, length: float, ends: F64, free0: bool, free1: b
 
 
 @inlined
-def sampled_strain(
+def holds_sampled(
     x: F64,
     y: F64,
     horizontal: Mask,
@@ -144,16 +146,23 @@ def sampled_strain(
     ends: F64,
     h: F64,
     out: F64,
-) -> float:
-    """The largest squared distance as a share of the squared bound, at every stride-th point; the first that exceeds 1.
+) -> bool:
+    """Whether a cubic passes every stride-th point within its bound; the sum of squares over all, about, to out[0].
 
-    Points have the parameters (along - begin) / length. The sum of squares over all points, about, goes to out[0].
+    Points have the parameters (along - begin) / length. Every SCATTER-th of them comes first: what fails, fails soon.
     """
     x0, y0 = ends[0], ends[1]
     gx, gy = ends[2] - x0, ends[3] - y0
-    worst, squares, scale = 0.0, 0.0, 1 / length
-    i = a + min(stride - 1, b - a - 1) // 2
-    while i < b:
+    squares, scale = 0.0, 1 / length
+    first = a + min(stride - 1, b - a - 1) // 2
+    many = (b - 1 - first) // stride + 1
+    turn, k = SCATTER // 2, SCATTER // 2
+    for _ in range(many):
+        while k >= many:
+            turn = (turn + 1) % SCATTER
+            k = turn
+        i = first + k * stride
+        k += SCATTER
         t = (along[i] - begin) * scale
         r = 1 - t
         f1, f2, g3 = 3 * r * r * t, 3 * r * t * t, t * t * (3 - 2 * t)
@@ -166,15 +175,10 @@ def sampled_strain(
         across = dx if horizontal[i] else dy
         squares += cross * cross / squared
         # |cross| / max(|across|, LEAST_CROSSING |d|) against the bound, without a root
-        limit = bound[i] * bound[i] * max(across * across, LEAST_CROSSING * LEAST_CROSSING * squared)
-        strain = cross * cross / limit
-        if strain > worst:
-            worst = strain
-            if worst > 1:
-                return float(worst)
-        i += stride
+        if cross * cross > bound[i] * bound[i] * max(across * across, LEAST_CROSSING * LEAST_CROSSING * squared):
+            return False
     out[0] = squares * stride
-    return worst
+    return True
 
 
 @inlined

@@ -14,9 +14,9 @@ import numpy as np
 from pipeline.compiled import inlined, kernel
 from pipeline.trace.candidates import CORNER, END, HELD, KIND, ON_Y, VERTEX, X, Y, place_nodes
 from pipeline.trace.chains import Chains
-from pipeline.trace.cheapest import CUBIC, CURVES, ELLIPSE, LINE, SPACING, STRIDE, cheapest, walk_lengths
+from pipeline.trace.cheapest import CUBIC, CURVES, ELLIPSE, LINE, LINE_COST, SPACING, STRIDE, cheapest, walk_lengths
 from pipeline.trace.circular import CIRCLE_PX, LEAST_POINTS, closed_conic, find_circles, sweep_about
-from pipeline.trace.nodes import CAP_TURN_RAD, cap_at, find_corners, smooth_node
+from pipeline.trace.nodes import CAP_TURN_RAD, cap_at, corner_turns, settle_corners, smooth_node
 from pipeline.trace.settle import settle
 from pipeline.types import F64, I32, U8, Mask
 
@@ -31,6 +31,9 @@ STRAIN_COST = 6.0
 """Of one squared pixel between a point and its curve at a tolerance of 0.8 px; falls with its cube."""
 
 DEFAULT_TOLERANCE_PX = 0.8
+
+COARSE_LINE_COST = 1.75
+"""What a line costs more for each pixel of tolerance beyond the default: with fewer nodes, more belong to curves."""
 
 NODE_SPACING = 4
 """Cracks between smooth candidate nodes; in chains of at most SHORT points, and where only lines are used, 1."""
@@ -116,8 +119,9 @@ def _fit_chain(
     settings: F64,
     out: Rows,
     turn: F64,
+    stop: U8,
 ) -> int:
-    """Segments of one chain, to the rows of `out`; their number. `turn` holds its corners."""
+    """Segments of one chain, to the rows of `out`; their number, 0 once stop[0] is set. `turn` holds its corners."""
     n = high - low
     curves = settings[CURVES] != 0
     limit = np.minimum(bound, CIRCLE_PX)
@@ -140,7 +144,8 @@ def _fit_chain(
     along = np.empty(len(x))
     back, kind, handles = np.empty(count, np.int32), np.empty(count, np.int32), np.zeros((count, 4))
     walk_lengths(x, y, along)
-    cheapest(x, y, horizontal, bound, along, nodes, count, settings, back, kind, handles)
+    if not cheapest(x, y, horizontal, bound, along, nodes, count, settings, back, kind, handles, stop):
+        return 0
     path, kinds, chosen = _path_to(count - 1, back, kind, handles)
     moved = np.empty((len(path), 7))
     if not curves and settings[STRIDE] == 1:
@@ -258,6 +263,39 @@ def _polygon(x: F64, y: F64, low: int, high: int, out: Rows) -> int:
     return n
 
 
+@inlined
+def _begin_closed(
+    points: tuple[I32, I32, I32],
+    bounds: F64,
+    first: int,
+    n: int,
+    pad: int,
+    walk: tuple[F64, F64, Mask, F64],
+    turn: F64,
+) -> int:
+    """Finds a closed chain's corners and the point at which to begin, and lays the chain out from there.
+
+    Args:
+        points, bounds: as in `_fit_chains`.
+        first, n, pad: the chain's first row, its points, and how many of them go before and after it again.
+        walk: x, y, horizontal and bound, laid out from the chain's point 0; from the new beginning when this returns.
+        turn: float64 [n + 2 pad + 1], receives the corners.
+    """
+    x2, y2, point = points
+    x, y, horizontal, bound = walk
+    low, high = pad, pad + n
+    corner_turns(x, y, horizontal, bound, low, high, turn)
+    for i in range(1, 9):
+        turn[low - i], turn[high + i - 1] = turn[low + (n - i) % n], turn[low + (i - 1) % n]
+    settle_corners(x, y, horizontal, low - 8, high + 8, turn)
+    found = turn[low:high].copy()
+    start = _best_start(x, y, horizontal, bound, low, high, turn)
+    _spread(x2, y2, bounds, point, first, n, start, pad, x, y, horizontal, bound)
+    for i in range(n + 1):
+        turn[low + i] = found[(start + i) % n]
+    return start
+
+
 @kernel
 def _fit_chains(
     points: tuple[I32, I32, I32],
@@ -281,8 +319,8 @@ def _fit_chains(
         chains: point_first and closed as in `Chains`.
         ends: float64 [C, 4], x and y of each open chain's start and end, px.
         todo: int32 [N], numbers of chains.
-        settings: float64 [4], see `pipeline.trace.cheapest`.
-        stop: uint8 [1]; once it is set no further chain is begun.
+        settings: float64 [5], see `pipeline.trace.cheapest`.
+        stop: uint8 [1]; once it is set no chain is begun or gone on with.
         segments, kinds, spans: float64 [., FIELDS], int32 [.], int32 [., 2], see `Fitted`.
         counts, starts: int32 [C], the number of segments, and for a closed chain the point at which they begin.
     """
@@ -306,15 +344,15 @@ def _fit_chains(
             counts[c] = _fit_whole(x, y, horizontal, bound, low, high, settings, out, starts[c:])
             if counts[c] > 0:
                 continue
-            find_corners(x, y, horizontal, bound, low, high, turn)
-            starts[c] = _best_start(x, y, horizontal, bound, low, high, turn)
-            _spread(x2, y2, bounds, point, first, n, starts[c], pad, x, y, horizontal, bound)
-            turn[:] = 0.0
-        find_corners(x, y, horizontal, bound, low, high + (1 if closed[c] else 0), turn)
-        counts[c] = _fit_chain(x, y, horizontal, bound, low, high, closed[c], ends[c], settings, out, turn)
+            walk = (x, y, horizontal, bound)
+            starts[c] = _begin_closed((x2, y2, point), bounds, first, n, pad, walk, turn)
+        else:
+            corner_turns(x, y, horizontal, bound, low, high, turn)
+            settle_corners(x, y, horizontal, low, high, turn)
+        counts[c] = _fit_chain(x, y, horizontal, bound, low, high, closed[c], ends[c], settings, out, turn, stop)
         if closed[c] and _flat(kinds[row:], counts[c]):
             np.minimum(bound, FLAT_BOUND_PX, bound)
-            counts[c] = _fit_chain(x, y, horizontal, bound, low, high, True, ends[c], settings, out, turn)
+            counts[c] = _fit_chain(x, y, horizontal, bound, low, high, True, ends[c], settings, out, turn, stop)
             if _flat(kinds[row:], counts[c]):
                 counts[c] = _polygon(x, y, low, high, out)
 
@@ -365,7 +403,9 @@ class Fit:
         self._chains, self._bounds, self._ends = chains, bounds, ends
         strain = STRAIN_COST * (DEFAULT_TOLERANCE_PX / options.tolerance_px) ** 3
         spacing = NODE_SPACING if options.curves else 1
-        self._settings = np.array([spacing, strain, 1 if options.strict else CHECK_STRIDE, options.curves], np.float64)
+        stride = 1 if options.strict else CHECK_STRIDE
+        line = LINE_COST + COARSE_LINE_COST * max(options.tolerance_px - DEFAULT_TOLERANCE_PX, 0)
+        self._settings = np.array([spacing, strain, stride, options.curves, line], np.float64)
         self._segments, self._kinds = np.empty((rows, FIELDS)), np.empty(rows, np.int32)
         self._spans = np.empty((rows, 2), np.int32)
         self._counts, self._starts = np.zeros(count, np.int32), np.zeros(count, np.int32)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined
-from pipeline.trace.cubics import crosswise
+from pipeline.trace.cubics import LEAST_CROSSING, crosswise
 from pipeline.types import F64, I32, Mask
 
 WINDOWS = (20, 14, 10, 7, 5, 3, 2, 1)
@@ -22,6 +22,9 @@ SLACK = 0.75
 
 FINE, COARSE = 6, 14
 FINE_TURN_RAD, COARSE_TURN_RAD = 0.6, 0.5
+NEARLY = 0.999
+"""Share of the tangent of FINE_TURN_RAD below which a turn is not worth its angle."""
+
 SHARP_TURN_RAD = 1.05
 CORNER_REACH_PX = 1.4
 SHORT_RUN, SQUARE_RUN, LONG_RUN = 2, 3, 5
@@ -29,6 +32,17 @@ SHORT_RUN, SQUARE_RUN, LONG_RUN = 2, 3, 5
 
 SQUARE_RAD = 2.0
 """The turn that such a corner counts for: none beside it is sharper."""
+
+NEAR = 3
+"""Vertices."""
+
+STRAIGHT_SIDE = 5
+
+WORTH_PX2 = 1.0
+"""Squared distance that a corner's move must save."""
+
+RUN_PX2 = 0.3
+"""Squared distance that a corner may cost which leaves a long straight run whole."""
 
 STRAIGHT = 8
 """Points of a side that is long enough to make a corner by itself."""
@@ -48,10 +62,11 @@ CAP_COSINE = 0.93
 
 
 @inlined
-def smooth_at(x: F64, y: F64, horizontal: Mask, v: int, w: int, out: F64) -> float:
+def smooth_at(x: F64, y: F64, horizontal: Mask, v: int, w: int, limit: float, out: F64) -> bool:
     """A parabola through the w points before and after v, to out: place, first and half second derivative by index.
 
-    Returns its largest crosswise distance to a point. With half indices ..., -½, ½, ... the normal equations separate.
+    Returns whether it passes all of them by `limit` or less, crosswise, or by half of it in all. With half indices
+    ..., -½, ½, ... the normal equations separate.
     """
     s0, s2, s4 = 0.0, 0.0, 0.0
     x0, x1, x2, y0, y1, y2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -70,14 +85,18 @@ def smooth_at(x: F64, y: F64, horizontal: Mask, v: int, w: int, out: F64) -> flo
     else:
         out[0], out[1] = (x0 * s4 - x2 * s2) / den, (y0 * s4 - y2 * s2) / den
         out[4], out[5] = (x2 * s0 - x0 * s2) / den, (y2 * s0 - y0 * s2) / den
-    worst = 0.0
-    for i in range(v - w, v + w):
+    most = limit * limit
+    for k in range(2 * w):
+        i = v + w - 1 - k // 2 if k % 2 == 0 else v - w + k // 2  # where it fails, it fails far from v
         u = i - v + 0.5
         ex = out[0] + u * (out[2] + u * out[4]) - x[i]
         ey = out[1] + u * (out[3] + u * out[5]) - y[i]
         tx, ty = out[2] + 2 * u * out[4], out[3] + 2 * u * out[5]
-        worst = max(worst, min(crosswise(ex, ey, tx, ty, horizontal[i]), 2 * np.sqrt(ex * ex + ey * ey)))
-    return worst
+        cross, across = ex * ty - ey * tx, tx if horizontal[i] else ty
+        least = max(across * across, LEAST_CROSSING * LEAST_CROSSING * (tx * tx + ty * ty))
+        if cross * cross > most * least and 4 * (ex * ex + ey * ey) > most:
+            return False
+    return True
 
 
 @inlined
@@ -86,8 +105,7 @@ def smooth_node(x: F64, y: F64, horizontal: Mask, slack: float, v: int, most: in
     for w in WINDOWS:
         if w > most:
             continue
-        apart = smooth_at(x, y, horizontal, v, w, out)
-        if apart <= max(FLAT_PX, SLACK * slack) or w == 1:
+        if smooth_at(x, y, horizontal, v, w, max(FLAT_PX, SLACK * slack), out) or w == 1:
             return w
     return 0
 
@@ -207,10 +225,12 @@ def cap_at(x: F64, y: F64, horizontal: Mask, v: int, low: int, high: int, out: F
 
 
 @inlined
-def _chord_turn(x: F64, y: F64, v: int, w: int) -> float:
-    """The turn at v between the chords over w points on each side, in radians."""
+def _chord_turn(x: F64, y: F64, v: int, w: int, least: float) -> float:
+    """The turn at v between the chords over w points on each side, in radians; 0 where its tangent is below `least`."""
     ax, ay = x[v - 1] - x[v - w], y[v - 1] - y[v - w]
     bx, by = x[v + w - 1] - x[v], y[v + w - 1] - y[v]
+    if abs(ax * by - ay * bx) < least * (ax * bx + ay * by):
+        return 0.0
     return float(abs(np.arctan2(ax * by - ay * bx, ax * bx + ay * by)))
 
 
@@ -231,18 +251,33 @@ def _straight_corner(x: F64, y: F64, horizontal: Mask, v: int, most: int) -> flo
 
 
 @inlined
-def _keep_sharpest(turn: F64, low: int, high: int) -> None:
-    """Takes back corners, but no square ones, beside (within three of) a sharper, a square or an equal earlier one."""
+def _keep_sharpest(turn: F64, low: int, high: int, reach: int) -> None:
+    """Takes back corners, but no square ones, that lie within `reach` of a square or a sharper one."""
     for v in range(low, high):
         if turn[v] <= 0 or turn[v] == SQUARE_RAD:
             continue
-        for other in range(max(v - 3, low), min(v + 4, high)):
-            sharper = abs(turn[other]) > turn[v] or turn[other] == SQUARE_RAD
-            if sharper or (abs(turn[other]) == turn[v] and other < v):
+        for other in range(max(v - reach, low), min(v + reach + 1, high)):
+            sharper = abs(turn[other]) > turn[v] or (abs(turn[other]) == turn[v] and other < v)
+            if turn[other] == SQUARE_RAD or sharper:
                 turn[v] = -turn[v]
                 break
     for v in range(low, high):
         turn[v] = max(turn[v], 0.0)
+
+
+@inlined
+def _off_line(x: F64, y: F64, a: int, b: int) -> float:
+    """The sum of the squared distances of points a to b from the line nearest to them."""
+    n = b - a
+    mean_x, mean_y, xx, xy, yy = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(a, b):
+        mean_x += x[i]
+        mean_y += y[i]
+    mean_x, mean_y = mean_x / n, mean_y / n
+    for i in range(a, b):
+        dx, dy = x[i] - mean_x, y[i] - mean_y
+        xx, xy, yy = xx + dx * dx, xy + dx * dy, yy + dy * dy
+    return float(0.5 * (xx + yy) - np.sqrt(0.25 * (xx - yy) ** 2 + xy * xy))
 
 
 @inlined
@@ -258,6 +293,70 @@ def _run(x: F64, y: F64, horizontal: Mask, i: int, step: int) -> int:
 
 
 @inlined
+def _within_run(x: F64, y: F64, horizontal: Mask, v: int) -> bool:
+    """Whether v lies within a straight run of LONG_RUN cracks or more."""
+    if v < 1 or v >= len(x) or horizontal[v - 1] != horizontal[v]:
+        return False
+    return bool(_run(x, y, horizontal, v - 1, -1) + _run(x, y, horizontal, v, 1) >= LONG_RUN)
+
+
+@inlined
+def _straightest(x: F64, y: F64, horizontal: Mask, v: int, low: int, high: int, before: int, after: int) -> int:
+    """The vertex within NEAR of v, from low to before high, where two straight sides fit best; -1 where none may be.
+
+    Sides end at the corners `before` and `after`, or STRAIGHT_SIDE beyond NEAR. No corner lies within a straight run.
+    """
+    one, two = max(v - NEAR - STRAIGHT_SIDE, before, 0), min(v + NEAR + STRAIGHT_SIDE, after, len(x))
+    best, least = -1, 1e300
+    for k in range(2 * NEAR + 1):
+        at = v + (k + 1) // 2 * (1 if k % 2 == 0 else -1)
+        if at - one < 2 or two - at < 2 or not low <= at < high:
+            continue
+        if _within_run(x, y, horizontal, at):
+            continue
+        back, onward = _run(x, y, horizontal, at - 1, -1), _run(x, y, horizontal, at, 1)
+        off = _off_line(x, y, one, at) + _off_line(x, y, at, two)
+        if max(back, onward) >= LONG_RUN:
+            off -= RUN_PX2
+        if off < least - 1e-6:
+            best, least = at, off - (WORTH_PX2 if k == 0 else 0.0)
+    return best
+
+
+@inlined
+def _near_square(turn: F64, v: int, low: int, high: int) -> bool:
+    """Whether a square corner lies within NEAR of v."""
+    return bool((turn[max(v - NEAR, low) : min(v + NEAR + 1, high)] == SQUARE_RAD).any())
+
+
+@inlined
+def settle_corners(x: F64, y: F64, horizontal: Mask, low: int, high: int, turn: F64) -> None:
+    """Keeps the sharpest corner of each rise in `turn`, and moves it to where its sides are straight."""
+    _keep_sharpest(turn, low, high, 1)
+    v, before, cap = low, low - STRAIGHT_SIDE, np.empty(8)
+    while v < high:
+        if turn[v] <= 0:
+            v += 1
+            continue
+        after = v + 1
+        while after < min(high, v + NEAR + STRAIGHT_SIDE) and turn[after] <= 0:
+            after += 1
+        at = v
+        if turn[v] != SQUARE_RAD:
+            one, two = v, v
+            if turn[v] > CAP_TURN_RAD and not _near_square(turn, v, low, high):
+                one, two = cap_at(x, y, horizontal, v, 0, len(x), cap)
+            if one == two:
+                at = _straightest(x, y, horizontal, v, low, high, before, after)
+                was, turn[v] = turn[v], 0.0
+                if at >= 0:
+                    turn[at] = was if turn[at] != SQUARE_RAD else SQUARE_RAD
+                at = max(at, before)
+        before, v = at, max(v, at) + 1
+    _keep_sharpest(turn, low, high, NEAR)
+
+
+@inlined
 def _square(x: F64, y: F64, horizontal: Mask, v: int) -> bool:
     """Whether a level and an upright run meet at v that are both too long for a smooth outline: there one is short."""
     if v < 1 or v >= len(x) or horizontal[v - 1] == horizontal[v]:
@@ -267,12 +366,12 @@ def _square(x: F64, y: F64, horizontal: Mask, v: int) -> bool:
 
 
 @inlined
-def find_corners(x: F64, y: F64, horizontal: Mask, slack: F64, low: int, high: int, turn: F64) -> None:
-    """Marks corners among the vertices low to high: their turn in radians to `turn`, 0 elsewhere.
+def corner_turns(x: F64, y: F64, horizontal: Mask, slack: F64, low: int, high: int, turn: F64) -> None:
+    """The turn in radians of each vertex low to high that may be a corner, to `turn`; 0 elsewhere.
 
     `turn` covers the same indices as the points; points outside [low, high) of a closed chain repeat it.
     """
-    n = len(x)
+    n, least = len(x), NEARLY * np.tan(FINE_TURN_RAD)
     fitted, cap = np.empty(6), np.empty(8)
     for v in range(low, high):
         turn[v] = 0.0
@@ -280,14 +379,14 @@ def find_corners(x: F64, y: F64, horizontal: Mask, slack: F64, low: int, high: i
             turn[v] = SQUARE_RAD
             continue
         fine = min(FINE, v, n - v)
-        if fine < 3:
+        if fine < 3 or _within_run(x, y, horizontal, v):
             continue
-        angle = _chord_turn(x, y, v, fine)
+        angle = _chord_turn(x, y, v, fine, least)
         if angle < FINE_TURN_RAD:
             continue
         coarse = min(COARSE, v, n - v)
         sharp = angle > SHARP_TURN_RAD
-        wide = _chord_turn(x, y, v, coarse)
+        wide = _chord_turn(x, y, v, coarse, 0.0)
         if sharp and wide > CAP_TURN_RAD:
             one, two = cap_at(x, y, horizontal, v, 0, n, cap)
             if one < v < two:
@@ -295,11 +394,10 @@ def find_corners(x: F64, y: F64, horizontal: Mask, slack: F64, low: int, high: i
                 continue
         if not sharp and coarse > fine and wide < COARSE_TURN_RAD:
             continue
-        if smooth_at(x, y, horizontal, v, fine, fitted) > max(0.5 if sharp else FLAT_PX, 0.7 * slack[v]):
+        if not smooth_at(x, y, horizontal, v, fine, max(0.5 if sharp else FLAT_PX, 0.7 * slack[v]), fitted):
             turn[v] = angle
-        elif coarse >= STRAIGHT and smooth_at(x, y, horizontal, v, coarse, fitted) > max(FLAT_PX, SLACK * slack[v]):
+        elif coarse >= STRAIGHT and not smooth_at(x, y, horizontal, v, coarse, max(FLAT_PX, SLACK * slack[v]), fitted):
             turn[v] = _straight_corner(x, y, horizontal, v, coarse)
-    _keep_sharpest(turn, low, high)
 
 
 @inlined
