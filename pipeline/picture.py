@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from models.studio import Studio
@@ -83,11 +84,12 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
     art = worker.kept.get(key) if job.cache == "use" else None
     reinked = art is not None
     if art is None:
-        art = _make_art(scene, studio, steps)
-        if job.cache == "off":
-            studio.forget()
-        else:
-            worker.kept.put(key, art, art.bytes)
+        with ExitStack() as after:
+            after.callback(studio.forget)  # a failed job leaves nothing of its photo in a model either
+            art = _make_art(scene, studio, steps)
+            if job.cache != "off":
+                after.pop_all()
+                worker.kept.put(key, art, art.bytes)
     with steps("enforce"):
         illustration = ink_ready(art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
     device = worker.studio.device
