@@ -82,9 +82,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         volume = options.volume if options.volume is not None else Path(made)
-        if options.volume is None and build([options.size, "--volume", str(volume)]) != 0:
+        modes = ("fast", "faithful") if options.mode is None else tuple(dict.fromkeys(options.mode))
+        needed = modes[0] if len(modes) == 1 else "all"
+        if options.volume is None and build([options.size, "--volume", str(volume), "--mode", needed]) != 0:
             return 1
-        modes = ("fast", "faithful") if options.mode is None else tuple(options.mode)
         for row in studio_rows(volume, modes, options.runs):
             _tell(row, options.json)
     return 0

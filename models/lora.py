@@ -8,6 +8,7 @@ layers or the original code's) and that of diffusers and peft (`unet.….lora_A.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,6 +183,7 @@ class Fusion:
         """Bring the style to `scale`; says whether the weights changed."""
         if scale == self.scale or not self._style:
             return False
+        self.scale = math.nan  # until all are written: a change that breaks off is none that a job could rely on
         for path, original in self._originals.items():
             self._write(path, original, scale)
         self.scale = scale

@@ -36,7 +36,7 @@ class TorchThread:
         try:
             return future.result()
         finally:
-            if not future.done():
+            if not future.cancel() and not future.done():  # what has not begun is not the others' work
                 self._abandoned.set()
                 wait([future])
                 self._abandoned.clear()

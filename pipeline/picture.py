@@ -89,7 +89,8 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
             art = _make_art(scene, studio, steps)
             if job.cache != "off":
                 after.pop_all()
-                worker.kept.put(key, art, art.bytes)
+                if not studio.warnings:  # what memory made it give up, the next job may have room for
+                    worker.kept.put(key, art, art.bytes)
     with steps("enforce"):
         illustration = ink_ready(art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
     device = worker.studio.device
