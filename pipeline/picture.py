@@ -65,7 +65,7 @@ def draft_picture(scene: Scene, steps: Steps) -> Picture:
     """Phases 1 and 2 without models."""
     job, places = scene.job, scene.places
     with steps("sanitize"):
-        plate = sanitize(scene.photo, SanitizeOptions(job.sanitize.enabled, places.regions, places.protect))
+        plate = sanitize(scene.photo, _sanitize_options(scene))
     with steps("steer"):
         illustration = steer(plate, scene.palette, SteerOptions(job.tone, job.line_work, places.subject))
     return Picture(illustration, plate.removed, warnings=plate.warnings + illustration.warnings)

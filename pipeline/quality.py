@@ -87,7 +87,8 @@ def region_borders(index: U8) -> Mask:
     return borders
 
 
-def _grown(mask: Mask, reach_px: int) -> Mask:
+def grown(mask: Mask, reach_px: int) -> Mask:
+    """The mask, bool [H, W], with everything within `reach_px` of it."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach_px + 1, 2 * reach_px + 1))
     grown: Mask = cv2.dilate(mask.astype(np.uint8), disc) > 0
     return grown
@@ -105,8 +106,8 @@ def edge_f1(rgb: U8, index: U8) -> float:
     grey = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (0, 0), _EDGE_BLUR_PX)
     strong, weak = (cv2.Canny(grey, *limits) > 0 for limits in (_STRONG_EDGES, _WEAK_EDGES))
     borders = region_borders(index)
-    recall = _share(strong & _grown(borders, EDGE_TOLERANCE_PX), strong)
-    precision = _share(borders & _grown(weak, EDGE_TOLERANCE_PX), borders)
+    recall = _share(strong & grown(borders, EDGE_TOLERANCE_PX), strong)
+    precision = _share(borders & grown(weak, EDGE_TOLERANCE_PX), borders)
     return 2.0 * recall * precision / max(recall + precision, 1e-9)
 
 

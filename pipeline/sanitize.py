@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import SchemaError
-from pipeline.quality import silhouette_iou
+from pipeline.quality import grown, silhouette_iou
 from pipeline.subject import SubjectPrior
 from pipeline.things import PHRASES, Thing, ThingsWanted, find_things, merged
 from pipeline.types import U8, CleanPlate, Mask, Photo, Removed, Vehicle, Warning
@@ -138,7 +138,7 @@ def _things(
     """What is to be taken away, each once; something of each is not protected."""
     wanted = ThingsWanted(options.targets, options.box_threshold, options.text_threshold)
     found, warnings = find_things(photo.rgb, wanted, studio)
-    near = _grown(vehicle.mask, _growth_px(photo.rgb.shape[:2]))
+    near = grown(vehicle.mask, _growth_px(photo.rgb.shape[:2]))
     things = [
         thing
         for thing in found
@@ -208,17 +208,11 @@ def _growth_px(shape: Sequence[int]) -> int:
     return max(LEAST_GROWTH_PX, round(GROWTH * max(shape)))
 
 
-def _grown(mask: Mask, reach_px: int) -> Mask:
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach_px + 1, 2 * reach_px + 1))
-    grown: Mask = cv2.dilate(mask.astype(np.uint8), disc) > 0
-    return grown
-
-
 def _grown_together(things: Sequence[Thing], shape: tuple[int, ...]) -> Mask:
     together = np.zeros(shape, bool)
     for thing in things:
         together |= thing.mask
-    return _grown(together, _growth_px(shape))
+    return grown(together, _growth_px(shape))
 
 
 def _protected(photo: Photo, options: SanitizeOptions) -> Mask:

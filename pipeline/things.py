@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.requests import Detection
+from pipeline.quality import silhouette_iou
 from pipeline.types import U8, Mask, Warning
 from pipeline.vehicle import Finder, cut_out
 
@@ -103,18 +104,14 @@ def merged(things: Sequence[Thing]) -> tuple[Thing, ...]:
             whole.append(thing)
             continue
         larger = whole[at]
-        surer = thing if _iou(thing.mask, larger.mask) >= SAME and thing.score > larger.score else larger
+        surer = thing if silhouette_iou(thing.mask, larger.mask) >= SAME and thing.score > larger.score else larger
         whole[at] = replace(surer, mask=larger.mask | thing.mask)
     return tuple(sorted(whole, key=lambda thing: -thing.score))
 
 
 def _belongs(mask: Mask, larger: Mask) -> bool:
     within = int(np.count_nonzero(mask & larger)) / int(np.count_nonzero(mask))
-    return within >= WITHIN or _iou(mask, larger) >= SAME
-
-
-def _iou(first: Mask, second: Mask) -> float:
-    return int(np.count_nonzero(first & second)) / max(int(np.count_nonzero(first | second)), 1)
+    return within >= WITHIN or silhouette_iou(mask, larger) >= SAME
 
 
 def _box_mask(mask: Mask, thing: Detection) -> Mask:
