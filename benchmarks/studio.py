@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.draft import Clock
 from builder.__main__ import main as build
 from models.floor import Floor, device_facts, measure_floor
-from models.requests import BoxF, PaintRequest
+from models.requests import BoxF
 from models.studio import Studio, StudioWorker
 from pipeline.buckets import fit_canvas
 from pipeline.canny import canny_edges
@@ -123,21 +123,7 @@ def _painting(subject: Subject, mode: Mode) -> Part:
     canny = canny_edges(subject.rgb)
 
     def paint(studio: Studio) -> U8:
-        request = PaintRequest(
-            depth=studio.depth(subject.rgb),
-            canny=canny,
-            mode=mode,
-            prompt=options.prompt,
-            negative_prompt=options.negative_prompt,
-            steps=options.steps,
-            guidance_scale=options.guidance_scale,
-            depth_weight=options.depth_weight,
-            canny_weight=options.canny_weight,
-            canny_until=options.canny_until,
-            lora_scale=options.lora_scale,
-            seed=options.seed,
-        )
-        return studio.paint(request, _never)
+        return studio.paint(options.request(studio.depth(subject.rgb), canny), _never)
 
     return paint
 

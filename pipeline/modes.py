@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from models.requests import PaintRequest
 from pipeline.schema import Style
+from pipeline.types import U8
 
 T = TypeVar("T")
 Mode = Literal["fast", "faithful"]
@@ -42,6 +44,23 @@ class PaintOptions:
     retries: int
     allow_drift: bool
     asked: frozenset[str] = frozenset()
+
+    def request(self, depth: U8, canny: U8) -> PaintRequest:
+        """What is asked of the diffusion model with these conditions; see `PaintRequest`."""
+        return PaintRequest(
+            depth=depth,
+            canny=canny,
+            mode=self.mode,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            depth_weight=self.depth_weight,
+            canny_weight=self.canny_weight,
+            canny_until=self.canny_until,
+            lora_scale=self.lora_scale,
+            seed=self.seed,
+        )
 
     def style(self) -> Style:
         """The request's `style` with nothing left open, for the report."""

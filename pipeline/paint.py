@@ -147,20 +147,9 @@ def _first_request(laid: U8, options: PaintOptions, studio: Painter) -> tuple[Pa
     if flat:
         message = "the photo shows no depth, so its edges alone hold the shape"
         warnings += (Warning("depth_flat", message),)
-    request = PaintRequest(
-        depth=depth,
-        canny=canny_edges(laid),
-        mode=options.mode,
-        prompt=options.prompt,
-        negative_prompt=options.negative_prompt,
-        steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        depth_weight=0.0 if flat else options.depth_weight,
-        canny_weight=options.canny_weight,
-        canny_until=options.canny_until,
-        lora_scale=options.lora_scale,
-        seed=options.seed,
-    )
+    request = options.request(depth, canny_edges(laid))
+    if flat:
+        request = replace(request, depth_weight=0.0)
     return request, warnings
 
 
