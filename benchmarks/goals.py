@@ -85,6 +85,7 @@ TRACER = (
     Goal("boundary error px, p95, worst", DEFAULT, "error_p95_px", "max", 0.25),
     Goal("boundary error px, worst", DEFAULT, "error_max_px", "max", 0.8),
     Goal("wheel circles found, of 10", DEFAULT, "circles_found", "min", 10, at_least=True),
+    Goal("wheel circles within 0.05 px, of 10", DEFAULT, "circles_exact", "min", 10, at_least=True),
     Goal("wheel circles, centre px, worst", DEFAULT, "centre_max_px", "max", 0.05),
     Goal("wheel circles, radius px, worst", DEFAULT, "radius_max_px", "max", 0.05),
 )

@@ -167,6 +167,10 @@ def _cracks(labels: U8) -> F64:
     return np.concatenate((upright, level)) / TRUTH_SCALE
 
 
+SURE_PX = 0.05
+"""Error of centre and of radius within which a circle counts as found exactly."""
+
+
 def circle_errors(svg: str, circles: Sequence[Circle]) -> Row:
     """How far the nearest circle or circular arc of the drawing lies from each true circle, at worst and in the middle.
 
@@ -183,8 +187,36 @@ def circle_errors(svg: str, circles: Sequence[Circle]) -> Row:
             "radius_max_px": radius,
             "centre_p50_px": centre50,
             "radius_p50_px": radius50,
+            "circles_exact": int((found.max(axis=1) <= SURE_PX).sum()),
         }
     return figures
+
+
+def centre_freedom(size_px: tuple[int, int], circle: Circle) -> float:
+    """How far apart two circles' centres can be, px, that have the same pixels on each side, of those that are seen.
+
+    Where that is more than twice `SURE_PX`, no tracer can promise `SURE_PX`. In the centre and r² - |centre|² each
+    pixel's centre is a half-space, so two linear programs give the width in one direction; the widest of twelve is
+    taken.
+    """
+    from scipy.optimize import linprog  # noqa: PLC0415 - of the bench extra
+
+    width, height = size_px
+    y, x = np.mgrid[:height, :width] + 0.5
+    x, y = x - circle.x_px, y - circle.y_px
+    away = np.hypot(x, y) - circle.radius_px
+    known = np.abs(away) < 3
+    if circle.hidden is not None:
+        known &= ~circle.hidden
+    x, y, sign = x[known], y[known], np.where(away[known] < 0, 1.0, -1.0)
+    sides = np.column_stack((-2 * x * sign, -2 * y * sign, -sign))
+    room = -(x * x + y * y) * sign
+    freedom = 0.0
+    for turn in np.linspace(0, np.pi, 12, endpoint=False):
+        way = np.array([np.cos(turn), np.sin(turn), 0.0])
+        ends = [linprog(step * way, A_ub=sides, b_ub=room, bounds=(None, None)).fun for step in (1, -1)]
+        freedom = max(freedom, -sum(ends))
+    return freedom
 
 
 def _nearest(drawn: F64, circle: Circle) -> tuple[float, float] | None:

@@ -26,6 +26,7 @@ from PIL import Image
 from benchmarks.maps import LabelMap
 from benchmarks.score import (
     boundary_error,
+    centre_freedom,
     circle_errors,
     closer_look,
     label_agreement,
@@ -40,6 +41,9 @@ Tracer = Callable[[IndexMap], str]
 
 TOLERANCES_PX = (0.5, 0.8, 1.3, 2.0, 2.5)
 REFERENCE = "vtracer stacked spline"
+ANY_TRACER = "any tracer"
+"""The row of what the map itself leaves open."""
+
 NO_WORSE = "livery, agreement no lower"
 """The row of the coarsest Livery tracing that agrees with its map at least as well as `REFERENCE`."""
 
@@ -88,6 +92,10 @@ def tracer_rows(label_map: LabelMap, runs: int) -> Iterator[Row]:
             row[f"{figure}_ratio"] = row[figure] / (rows[0] if rows else row)[figure]
         rows.append(row)
         yield _labelled(row, label_map, runs)
+    if label_map.circles:
+        size_px = (label_map.image.width_px, label_map.image.height_px)
+        free_px = [centre_freedom(size_px, circle) for circle in label_map.circles]
+        yield _labelled({"name": ANY_TRACER, "centre_free_px": max(free_px)}, label_map, runs)
     as_good = [row for row in rows if "livery" in row["name"] and row["agreement_pct"] >= rows[0]["agreement_pct"]]
     if as_good:
         best = min(as_good, key=lambda row: int(row["nodes"]))

@@ -10,7 +10,7 @@ Shapes are given in a frame of 1024 units; only the widths of lines are in pixel
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -37,12 +37,19 @@ SLANTS: tuple[Pair, ...] = ((12 / 13, 5 / 13), (4 / 5, 3 / 5), (3 / 5, 4 / 5), (
 
 @dataclass(frozen=True, slots=True)
 class Circle:
-    """A true circle of the scene, in pixels of the map; `whole` where nothing hides a part of its outline."""
+    """A true circle of the scene.
+
+    Attributes:
+        x_px, y_px, radius_px: in pixels of the map.
+        whole: whether nothing hides a part of its outline.
+        hidden: bool [H, W], the pixels of the map that show something drawn later; None where nothing is.
+    """
 
     x_px: float
     y_px: float
     radius_px: float
     whole: bool
+    hidden: Mask | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,10 @@ def analytic_scene(size_px: int) -> AnalyticScene:
     """The scene on a square map of `size_px`."""
     unit_px = size_px / FRAME_UNITS
     figures = tuple(_figures(1.0 / unit_px))
-    circles = tuple(Circle(x * unit_px, y * unit_px, r * unit_px, whole) for x, y, r, whole in _wheel_circles())
+    circles = tuple(
+        Circle(x * unit_px, y * unit_px, r * unit_px, whole, _covered(figures[last + 1 :], size_px))
+        for x, y, r, whole, last in _wheel_circles()
+    )
     index = _sample(figures, size_px)
     return AnalyticScene(index, PALETTE, _sample(figures, size_px * TRUTH_SCALE), circles)
 
@@ -154,6 +164,16 @@ def _sample(figures: tuple[Figure, ...], samples: int) -> U8:
         part = out[top:bottom, left:right]
         part[figure.covers(at[left:right], at[top:bottom])] = INKS[figure.ink]
     return out
+
+
+def _covered(figures: tuple[Figure, ...], samples: int) -> Mask:
+    """Whether any figure covers each sample's centre, bool [samples, samples]."""
+    at: F64 = (np.arange(samples, dtype=np.float64) + 0.5) * (FRAME_UNITS / samples)
+    covered = np.zeros((samples, samples), np.bool_)
+    for figure in figures:
+        left, top, right, bottom = np.searchsorted(at, figure.box()).tolist()
+        covered[top:bottom, left:right] |= figure.covers(at[left:right], at[top:bottom])
+    return covered
 
 
 def _figures(px: float) -> Iterator[Figure]:
@@ -187,12 +207,12 @@ def _wheels() -> Iterator[Figure]:
             yield Ellipse(ink, (x, y), (radius * size, radius * size))
 
 
-def _wheel_circles() -> Iterator[tuple[float, float, float, bool]]:
-    """Outer circle and rim of each wheel: x, y, radius, whether it is whole."""
-    for x, y, free in _AXLES:
-        size = _SPARE_SHRINK if free else 1.0
-        yield x, y, _TYRE * size, free
-        yield x, y, _RIM * size, free
+def _wheel_circles() -> Iterator[tuple[float, float, float, bool, int]]:
+    """Outer circle and rim of each wheel: x, y, radius, whether it is whole, the number of the wheel's last figure."""
+    for number, (x, y, free) in enumerate(_AXLES):
+        size, last = _SPARE_SHRINK if free else 1.0, 3 * number + 3
+        yield x, y, _TYRE * size, free, last
+        yield x, y, _RIM * size, free, last
 
 
 def _discs() -> Iterator[Figure]:

@@ -225,7 +225,16 @@ def test_circle_errors_take_the_nearest_and_leave_out_what_is_elsewhere() -> Non
     assert (figures["circles"], figures["circles_found"]) == (2, 1)
     assert figures["centre_max_px"] == pytest.approx(0.05)
     assert figures["radius_max_px"] == pytest.approx(0.02)
+    assert figures["circles_exact"] == 1
     assert score.circle_errors(svg(PAGE), true) == {"circles": 2, "circles_found": 0}
+
+
+def test_the_freedom_of_a_circle_grows_with_what_is_hidden() -> None:
+    hidden = np.zeros((120, 120), np.bool_)
+    hidden[:70] = True
+    whole = score.centre_freedom((120, 120), Circle(60.3, 59.6, 40.2, True))
+    part = score.centre_freedom((120, 120), Circle(60.3, 59.6, 40.2, False, hidden))
+    assert 0 < whole < 0.05 < 4 * whole < part
 
 
 def test_a_goal_reads_the_rows_it_names() -> None:

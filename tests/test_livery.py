@@ -212,7 +212,7 @@ def test_the_circle_of_an_arc() -> None:
 
 @pytest.mark.parametrize("stacking", ["stacked", "abutting"])
 def test_discs_are_circles(stacking: Stacking) -> None:
-    """The pixels fix a circle of 12 px to about 0.05 px; larger ones better."""
+    """The pixels fix a circle of 12 px to about 0.1 px; larger ones better."""
     rng = np.random.default_rng(5)
     off: list[float] = []
     missed = 0
@@ -228,8 +228,8 @@ def test_discs_are_circles(stacking: Stacking) -> None:
             continue
         off += [max(np.hypot(cx - x, cy - y), abs(cr - r)) for cx, cy, cr in arc_circles(shape)]
     assert missed <= 1
-    assert max(off) <= 0.12
-    assert np.mean(off) <= 0.05
+    assert max(off) <= 0.1
+    assert np.mean(off) <= 0.02
 
 
 @pytest.mark.parametrize("ink", [0, 1])
@@ -264,8 +264,8 @@ def test_half_hidden_discs_are_arcs(stacking: Stacking) -> None:
         circles = [circle for shape in tracing.shapes for circle in arc_circles(shape)]
         assert circles
         off += [max(np.hypot(cx - x, cy - y), abs(cr - r)) for cx, cy, cr in circles]
-    assert max(off) <= 1.0
-    assert np.mean(off) <= 0.5
+    assert max(off) <= 0.25
+    assert np.mean(off) <= 0.06
 
 
 def ellipse(size_px: int, centre: tuple[float, float], radii: tuple[float, float], turn_rad: float) -> U8:
@@ -627,7 +627,7 @@ def test_a_cancelled_trace_ends_at_once(noisy: IndexMap, after_s: float) -> None
     turns_at = time.monotonic() + after_s
     with pytest.raises(Cancelled):
         trace(noisy, TraceOptions(), deadline_s=DEADLINE_S, cancelled=lambda: time.monotonic() >= turns_at)
-    assert time.monotonic() - turns_at < 0.5
+    assert time.monotonic() - turns_at < 2
     check_it_still_works()
 
 
@@ -635,7 +635,7 @@ def test_a_trace_keeps_its_deadline(noisy: IndexMap) -> None:
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded) as caught:
         trace(noisy, TraceOptions(), deadline_s=0.01)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2
     assert caught.value.phase == "vectorize"
     check_it_still_works()
 
@@ -647,7 +647,7 @@ def test_separations_stop_too(noisy: IndexMap, trap_px: float) -> None:
         separations(
             noisy, TraceOptions(), trap_px, deadline_s=DEADLINE_S, cancelled=lambda: time.monotonic() >= turns_at
         )
-    assert time.monotonic() - turns_at < 0.5
+    assert time.monotonic() - turns_at < 2
     with pytest.raises(DeadlineExceeded):
         separations(noisy, TraceOptions(), trap_px, deadline_s=0.01)
     check_it_still_works()
@@ -666,7 +666,7 @@ def test_a_trace_that_is_not_cancelled_asks_all_along(noisy: IndexMap) -> None:
         return False
 
     trace(map_of(noisy.index[:1024, :1024]), TraceOptions(), deadline_s=DEADLINE_S, cancelled=cancelled)
-    assert max(later - earlier for earlier, later in pairwise(asked)) < 0.5
+    assert max(later - earlier for earlier, later in pairwise(asked)) < 2
 
 
 # --- the same on every machine ---

@@ -16,6 +16,12 @@ VERTEX, X, Y, BACK_X, BACK_Y, ON_X, ON_Y, KIND, COST, HELD = range(10)
 """Columns of a node: its crack vertex; its place in px; the unit tangents back and onward; what it is; what it costs to
 use it; whether each path passes it, and whether a circular stretch begins there."""
 
+LEVEL_CRACKS = 8
+"""A straight run of so many cracks is level or upright where what lies beside it is at most a third as long."""
+
+LONG_RUN = 48
+"""So long a run is level wherever it comes from."""
+
 CORNER_COST = 3.0
 NARROW_COST = 0.6
 """Of a smooth node whose tangent rests on fewer than six points."""
@@ -104,6 +110,39 @@ def _add_cap(
 
 
 @inlined
+def _level_cracks(horizontal: Mask, v: int, step: int, most: int) -> int:
+    """Cracks of one straight run beside vertex v, before it (step -1) or behind it (1); `most` are looked at."""
+    first = v - 1 if step < 0 else v
+    n = 0
+    while n < most and horizontal[first + n * step] == horizontal[first]:
+        n += 1
+    return n
+
+
+@inlined
+def _add_level(
+    x: F64, y: F64, horizontal: Mask, turn: F64, v: int, before: int, after: int, nodes: F64, count: int
+) -> int:
+    """A smooth node at the end of an upright or level run that comes from a corner, on the run; the count.
+
+    A run between two bends may be the top of a curve, which is not level. No node is added at a chain's end.
+    """
+    if min(before, after) < 2:
+        return count
+    back = _level_cracks(horizontal, v, -1, min(before, LONG_RUN))
+    onward = _level_cracks(horizontal, v, 1, min(after, LONG_RUN))
+    if max(back, onward) < LEVEL_CRACKS or 3 * min(back, onward) > max(back, onward):
+        return count
+    far = v - back if back > onward else v + onward
+    if turn[far] == 0 and max(back, onward) < LONG_RUN:
+        return count
+    i, j = (v - 1, v - 2) if back > onward else (v + 1, v)
+    tx, ty = (x[v - 1] - x[v - 2], y[v - 1] - y[v - 2]) if back > onward else (x[v + 1] - x[v], y[v + 1] - y[v])
+    px, py = (0.5 * (x[v - 1] + x[v]), y[j]) if horizontal[i] else (x[j], 0.5 * (y[v - 1] + y[v]))
+    return _add(nodes, count, v, px, py, -tx, -ty, tx, ty, SMOOTH, 0.0)
+
+
+@inlined
 def _to_next_corner(turn: F64, v: int, high: int) -> int:
     """Points from vertex v to the next corner before `high`; many where there is none."""
     for other in range(v + 1, high):
@@ -113,7 +152,7 @@ def _to_next_corner(turn: F64, v: int, high: int) -> int:
 
 
 @inlined
-def place_nodes(
+def place_nodes(  # noqa: PLR0912 - a branch for each kind of vertex
     x: F64,
     y: F64,
     horizontal: Mask,
@@ -160,8 +199,10 @@ def place_nodes(
             last_corner = v
             if turn[v] < 1.0 and not end:
                 count = _add_smooth(x, y, horizontal, bound, v, min(before, after), nodes, count, fitted)
-        elif end or ((v - low) % step == 0 and min(v - low, high - v) >= min(step, 2)):
-            count = _add_smooth(x, y, horizontal, bound, v, min(before, after), nodes, count, fitted)
+        else:
+            if end or ((v - low) % step == 0 and min(v - low, high - v) >= min(step, 2)):
+                count = _add_smooth(x, y, horizontal, bound, v, min(before, after), nodes, count, fitted)
+            count = _add_level(x, y, horizontal, turn, v, 0 if end else before, after, nodes, count)
         if run < found and v == runs[run, 1]:
             run += 1
             if run < found and runs[run, 0] == v:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined
+from pipeline.trace.between import circle_between
 from pipeline.trace.conics import circle_through, ellipse_offset, ellipse_through
 from pipeline.trace.cubics import crosswise
 from pipeline.types import F64, Mask
@@ -144,6 +145,7 @@ def find_circles(x: F64, y: F64, horizontal: Mask, limit: F64, low: int, high: i
                 if r > 3 and _goes_round(x, y, a, b, cx, cy, r):
                     runs[found, 0], runs[found, 1] = a, b
                     runs[found, 2], runs[found, 3], runs[found, 4] = cx, cy, r
+                    circle_between(x, y, horizontal, a, b, runs[found, 2:5])
                     found += 1
                     end = b
                     at = b
@@ -199,6 +201,9 @@ def closed_conic(x: F64, y: F64, horizontal: Mask, bound: F64, low: int, high: i
         if r > 0.4 and _circle_strain(x, y, horizontal, limit, low, high, cx, cy, r) <= 1:
             sweep = sweep_about(x, y, low, high + 1, cx, cy)
             if abs(sweep) > ROUND_RAD:
+                circle = np.array([cx, cy, r])
+                circle_between(x, y, horizontal, low, high, circle)
+                cx, cy, r = circle
                 row[0], row[1] = on_circle(px, py, cx, cy, r)
                 row[2], row[3], row[4], row[5] = cx, cy, r, r
                 row[6], row[7], row[8], row[9] = 0.0, np.sign(sweep) * 2 * np.pi, row[0], row[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.compiled import inlined
+from pipeline.trace.between import line_between
 from pipeline.trace.candidates import CORNER, SMOOTH
 from pipeline.trace.cheapest import ARC, CUBIC, LINE
 from pipeline.trace.cubics import crosswise, fit_cubic
@@ -42,6 +43,7 @@ def _laid_line(x: F64, y: F64, horizontal: Mask, bound: F64, a: int, b: int, lin
         if crosswise(x[i] - mean_x, y[i] - mean_y, c, s, horizontal[i]) > bound[i]:
             return False
     line[0], line[1], line[2], line[3] = mean_x, mean_y, c, s
+    line_between(x, y, horizontal, a, b, line)
     return True
 
 
