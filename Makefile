@@ -42,12 +42,22 @@ studio-demo: $(STUDIO) kernels
 	  $(BIN)/python -m pipeline demo test_input.json --times 2 -o out/studio \
 	  --with '{"engine": "studio", "cache": "off", "style": {"allow_drift": true}, "sanitize": {"max_subject_share": 1}}'
 
+# A RunPod endpoint on this machine; SERVE="--host 0.0.0.0 --key-file key.txt" opens it to others.
+.PHONY: serve
+serve: kernels
+	$(BIN)/python -m serve $(SERVE)
+
 test: $(DEV) $(STUDIO) kernels
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(DEV) kernels
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
+
+# Full-size random models, about 17 GB, on a GPU; VOLUME=folder keeps them.
+.PHONY: studio-bench
+studio-bench: $(STUDIO) kernels
+	$(BIN)/python -m benchmarks.studio --full $(if $(VOLUME),--volume $(VOLUME))
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -58,6 +68,17 @@ types: $(DEV) $(STUDIO)
 
 schema: $(STAMP)
 	$(BIN)/python -m pipeline schema --write
+
+# What RunPod's Hub shows and tests, made from the settings.
+.PHONY: hub
+hub: $(DEV)
+	$(BIN)/python -m tests.make_hub
+
+# The Dockerfile's draft stages in a clean Debian root: Linux, root and debootstrap; about five minutes the first time.
+.PHONY: image-check
+IMAGE_ROOT ?= out/image
+image-check: $(DEV)
+	IMAGE_ROOT=$(IMAGE_ROOT) $(BIN)/python -m pytest -s tests/test_image.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

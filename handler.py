@@ -2,7 +2,8 @@
 
     python handler.py                          the job in test_input.json
     python handler.py --test_input '{"input": {"action": "ping"}}'
-    python handler.py --rp_serve_api           a local server with /run, /runsync and /status
+    python handler.py --rp_serve_api           the SDK's own local server with /run, /runsync and /status
+    python -m serve                            an endpoint on this machine, with cancel and progress
 
 `handler` takes a RunPod job and returns its reply. It never raises: what goes wrong comes back as `error`, a sentence
 that starts with a stable code, beside `code`, `field` and `retryable`; details stay in the log, under the job's id.
@@ -15,20 +16,21 @@ Importing this module loads nothing heavy: the phases are imported with the firs
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DeviceLost, InternalError, LiveryError, OutOfMemory, UploadFailed
+from pipeline.logs import FIELDS, job_fields, lines_of, start_logging
+from pipeline.loop import WorkerLoop
+from pipeline.updates import Job, job_name, posted_progress
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -38,50 +40,57 @@ if TYPE_CHECKING:
     from pipeline.steps import Progress
     from pipeline.worker import Worker
 
-Job = Mapping[str, Any]
-
-UPDATE_INTERVAL_S = 0.5
-"""Least time between two progress updates."""
-
-UPDATE_TIMEOUT_S = 5.0
-"""Longest time that one progress update may take; the reply waits for the one under way."""
-
 log = logging.getLogger("handler")
 
+_ONE_WORKER = threading.Lock()
 
-def handler(job: Job) -> dict[str, Any]:
+
+def handler(job: Job, cancelled: Callable[[], bool] | None = None) -> dict[str, Any]:
     """Serve one RunPod job.
 
     Args:
         job: `{"id": …, "input": …}`; the input is `pipeline.schema.JobInput`.
+        cancelled: asked often, on any thread, whether the job should end early; then the reply is `Cancelled`.
 
     Returns:
-        `JobOutput`, `DryRunOutput` or `Health` of pipeline.schema as plain JSON values, or an error reply.
+        `JobOutput`, `DryRunOutput`, `PurgeOutput` or `Health` of pipeline.schema as plain JSON values, or an error
+        reply.
     """
     began_s = time.perf_counter()
-    try:
-        reply = _serve(job)
-    except MemoryError:
-        reply = error_reply(OutOfMemory("the worker ran out of memory"))
-    except Exception as fault:
-        # The house's only broad except: the SDK sends what escapes to the caller, with a traceback and the host's name.
-        known = fault if isinstance(fault, LiveryError) else InternalError()
-        if isinstance(known, InternalError):
-            log.exception("job %s failed inside Livery", _job_id(job))
-        reply = error_reply(known)
-    spent_ms = (time.perf_counter() - began_s) * 1000
-    log.info("job %s: %s in %.0f ms", _job_id(job), reply.get("code", "done"), spent_ms)
+    with lines_of(str(job.get("id"))[:80]):
+        reply = _reply(job, cancelled)
+        spent_ms = (time.perf_counter() - began_s) * 1000
+        told = {FIELDS: job_fields(reply, spent_ms)}
+        log.info("job %s: %s in %.0f ms", job_name(job), reply.get("code", "done"), spent_ms, extra=told)
     return reply
 
 
-def _serve(job: Job) -> dict[str, Any]:
+def _reply(job: Job, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
+    try:
+        return _serve(job, cancelled)
+    except MemoryError:
+        return error_reply(OutOfMemory("the worker ran out of memory"))
+    except BaseException as fault:
+        # The house's only broad except: the SDK sends what escapes to the caller, with a traceback and the host's name,
+        # and SystemExit or a library's panic, which are no Exceptions, would end the worker.
+        if isinstance(fault, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
+        known = fault if isinstance(fault, LiveryError) else InternalError()
+        if isinstance(known, InternalError):
+            log.exception("job %s failed inside Livery", job_name(job))
+        return error_reply(known)
+
+
+def _serve(job: Job, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
     from pipeline.request import parse_request
     from pipeline.settings import load_settings
 
     settings = load_settings()
     request = parse_request(job.get("input"))
-    with _progress(job) as progress:
-        reply = _answer(request, worker_for(settings), _job_id(job), progress).model_dump(mode="json")
+    with _ONE_WORKER:
+        worker = worker_for(settings)
+    with posted_progress(job) as progress:
+        reply = _answer(request, worker, job_name(job), progress, cancelled).model_dump(mode="json")
     return postable(reply, settings)
 
 
@@ -93,16 +102,24 @@ def worker_for(settings: Settings) -> Worker:
     return Worker(settings)
 
 
-def _answer(request: JobInput, worker: Worker, job_id: str, progress: Callable[[Progress], None] | None) -> BaseModel:
-    from pipeline.handover import job_output
+def _answer(
+    request: JobInput,
+    worker: Worker,
+    job_id: str,
+    progress: Callable[[Progress], None] | None,
+    cancelled: Callable[[], bool] | None,
+) -> BaseModel:
+    from pipeline.actions import illustrate, purge
     from pipeline.health import ping
-    from pipeline.run import dry_run, run
+    from pipeline.run import dry_run
 
     if request.action == "ping":
         return ping(worker)
     if request.action == "dry_run":
         return dry_run(request, worker)
-    return job_output(run(request, worker, progress=progress), worker.settings, job_id, progress=progress)
+    if request.action == "purge":
+        return purge(request, worker, cancelled=cancelled)
+    return illustrate(request, worker, job_id, progress=progress, cancelled=cancelled)
 
 
 def postable(reply: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -129,78 +146,9 @@ def error_reply(fault: LiveryError) -> dict[str, Any]:
     return reply
 
 
-def _job_id(job: Job) -> str:
-    return ascii(job.get("id"))[:80]
-
-
-@contextmanager
-def _progress(job: Job) -> Iterator[Callable[[Progress], None] | None]:
-    """Where RunPod listens, a function that posts a job's progress; when the block ends, none is under way any more."""
-    if "RUNPOD_WEBHOOK_POST_OUTPUT" not in os.environ:
-        yield None
-        return
-    updates = Updates(lambda update: _post_update(job, update))
-    try:
-        yield lambda progress: updates.offer({"phase": progress.phase, "percent": progress.percent})
-    finally:
-        updates.close()
-
-
-class Updates:
-    """Sends updates one at a time, `UPDATE_INTERVAL_S` apart; a newer one takes the place of one that still waits.
-
-    The SDK's own `progress_update` starts a thread a call, so updates overtake each other and the final result.
-    """
-
-    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
-        self._send = send
-        self._changed = threading.Condition()
-        self._waiting: dict[str, Any] | None = None
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="livery-progress", daemon=True)
-        self._thread.start()
-
-    def offer(self, update: dict[str, Any]) -> None:
-        """Send `update` as soon as its turn comes. Returns at once."""
-        with self._changed:
-            self._waiting = update
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Drop what still waits, which the result supersedes, and wait for the update under way."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waiting is not None)
-                if self._closed or self._waiting is None:
-                    return
-                update, self._waiting = self._waiting, None
-            self._send(update)
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed, timeout=UPDATE_INTERVAL_S)
-
-
-def _post_update(job: Job, update: dict[str, Any]) -> None:
-    from runpod.http_client import AsyncClientSession
-    from runpod.serverless.modules.rp_http import send_result
-
-    async def post() -> None:
-        async with asyncio.timeout(UPDATE_TIMEOUT_S), AsyncClientSession() as session:
-            await send_result(session, {"status": "IN_PROGRESS", "output": update}, job)
-
-    try:
-        asyncio.run(post())
-    except TimeoutError:
-        log.warning("job %s: a progress update took too long and was dropped", _job_id(job))
-
-
 def main() -> int:
     """Start the worker, or run one local job. Returns an exit code where it does not get that far."""
+    from pipeline.fitness import check_host
     from pipeline.settings import SettingsError, load_settings
 
     try:
@@ -209,21 +157,16 @@ def main() -> int:
         return _refuse(*fault.faults)
     if (local_fault := _local_input_fault()) is not None:
         return _refuse(local_fault)
-    _start_logging(settings)
+    start_logging(settings)
     # The SDK's default level logs whole photos.
     if "RUNPOD_DEBUG_LEVEL" not in os.environ:
         os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     import runpod
 
-    runpod.serverless.start({"handler": handler})
+    runpod.serverless.register_fitness_check(check_host)
+    loop = WorkerLoop(handler)
+    runpod.serverless.start({"handler": loop.serve, "concurrency_modifier": loop.concurrency})
     return 0
-
-
-def _start_logging(settings: Settings) -> None:
-    # Other packages stay at WARNING: at INFO and DEBUG some log what they are handed.
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)-7s %(name)s: %(message)s")
-    for name in ("handler", "pipeline"):
-        logging.getLogger(name).setLevel(settings.log_level.upper())
 
 
 def _refuse(*faults: str) -> int:

@@ -10,12 +10,13 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
+from benchmarks.clock import Row
+from benchmarks.commit import commit_of_tree
 from benchmarks.draft import draft_rows
 from benchmarks.goals import verdicts
 from benchmarks.maps import label_maps
@@ -25,14 +26,13 @@ from benchmarks.tracers import tracer_rows
 from pipeline.palette import DEFAULT_PALETTE, Extract, parse_palette
 from pipeline.types import Palette
 
-Row = dict[str, Any]
 PARTS = ("draft", "startup", "tracer")
 
 COLUMNS = (
     "p50_s", "p95_s", "regions", "undersized", "delta_e_ratio", "edge_f1", "outline_recall", "reach_px", "nodes",
     "nodes_ratio", "svg_bytes", "svg_bytes_ratio", "off_palette", "agreement_pct", "seam_px_1x_resvg",
     "seam_px_4x_resvg", "conf48", "error_mean_px", "error_p95_px", "error_max_px", "circles_found", "centre_max_px",
-    "radius_max_px", "memory_mb",
+    "radius_max_px", "circles_exact", "centre_free_px", "memory_mb",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def main() -> int:
     """Measure, print, and write the rows. Returns the exit code."""
     options, palette = _options()
     parts = PARTS if options.only is None else (options.only,)
-    about = {"device": _device(), "commit": _commit()}
+    about = {"device": _device(), "commit": commit_of_tree()}
     rows: list[Row] = []
     with options.json.open("w", encoding="utf-8") as lines:
         for row in _rows(parts, palette, options):
@@ -99,11 +99,6 @@ def _device() -> str:
     except (OSError, StopIteration):
         model = platform.processor()
     return f"{model}, {os.cpu_count()} cores"
-
-
-def _commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import resource
-import time
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
 
 import numpy as np
 
+from benchmarks.clock import Clock, Row
 from benchmarks.pictures import Picture
 from pipeline.colour import palette_lab, srgb_to_lab
 from pipeline.costs import ink_costs, nearest_inks
@@ -25,28 +23,6 @@ from pipeline.vectorize import VectorizeOptions, vectorize
 
 PNG_WIDTH_PX = 2048
 MIN_AREA_PX = 48
-T = TypeVar("T")
-Row = dict[str, Any]
-
-
-class Clock:
-    """Collects the seconds of each phase over several runs."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    def time(self, phase: str, work: Callable[[], T]) -> T:
-        """Run `work` and note its seconds under `phase`."""
-        began_s = time.perf_counter()
-        result = work()
-        self.seconds.setdefault(phase, []).append(time.perf_counter() - began_s)
-        return result
-
-    def row(self, phases: tuple[str, ...]) -> Row:
-        """p50 and p95 of the sum of some phases, run by run."""
-        sums = np.sum([self.seconds[phase] for phase in phases], axis=0)
-        return {"p50_s": round(float(np.median(sums)), 4), "p95_s": round(float(np.quantile(sums, 0.95)), 4)}
-
 
 TO_MAP = ("decode", "sanitize", "steer", "enforce")
 TO_PNG = (*TO_MAP, "vectorize", "export")

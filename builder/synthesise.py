@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +25,24 @@ from models.registry import Row
 from models.store import Listed, Manifest, folder_of
 
 _MIB = 1 << 20
-_LORA_MB = 400  # what is merged takes no memory of its own, but is a file all the same
 _TINY_MB = 2
+_FULL_MB: Mapping[str, int] = {
+    "grounding-dino-base": 888,
+    "sam-vit-huge": 1223,
+    "big-lama": 195,
+    "depth-anything-v2-small": 48,
+    "zoedepth": 659,
+    "sdxl-base": 6460,
+    "sdxl-vae-fp16-fix": 320,
+    "controlnet-depth-sdxl": 2387,
+    "controlnet-canny-sdxl": 2387,
+    "controlnet-union-promax": 2397,
+    "sdxl-lightning-4step": 376,
+    "style-lora": 44,
+    "realesrgan-x4plus-anime": 18,
+}
+"""MiB that a row's files take on the disk. On a GPU it can be less: the decoder's file holds an encoder as well, and is
+in single precision."""
 
 
 def synthesise(
@@ -46,9 +63,8 @@ def synthesise(
         VolumeFull: there is no room.
     """
     manifest, rows = manifest_of(volume, kind), choice.rows()
-    megabytes = sum(_TINY_MB if kind == "tiny" else max(row.vram_mb, _LORA_MB) for row in rows)
     with disk_faults():
-        require_space(volume, megabytes * _MIB)
+        require_space(volume, sum(_disk_bytes(row, kind) for row in rows))
         for row in rows:
             listed, parameters = _write(volume, lock, row, kind, seed)
             lock.check()
@@ -65,6 +81,11 @@ def synthesise(
             )
 
 
+def _disk_bytes(row: Row, kind: Literal["tiny", "random"]) -> int:
+    """What a row's files take at the most."""
+    return (_TINY_MB if kind == "tiny" else _FULL_MB[row.name]) * _MIB
+
+
 def _write(volume: Path, lock: BuilderLock, row: Row, kind: Literal["tiny", "random"], seed: int) -> tuple[Listed, int]:
     """One row's files in their place, what the manifest lists of them, and the number of their parameters."""
     folder = staging_of(volume) / f"{row.name}.{lock.owner}.new"
@@ -74,6 +95,9 @@ def _write(volume: Path, lock: BuilderLock, row: Row, kind: Literal["tiny", "ran
         if found != sorted(row.files):
             raise ValueError(f"the writer of {row.name} wrote other files than the registry lists: {found}")
         files = tuple(_listed_file(folder, path) for path in row.files)
+        taken = sum(file.bytes for file in files)
+        if taken > _disk_bytes(row, kind):
+            raise AssertionError(f"{row.name} takes {taken} bytes, more than room was asked for")
         listed = Listed(revision_of(files), files)
         target = folder_of(volume, row.name, listed.revision)
         if not target.exists():  # else the same bytes were written before

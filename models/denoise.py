@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.prompt import Words
-from models.requests import Check
+from models.requests import Check, Tell, untold
+from pipeline.errors import InternalError
 from pipeline.types import U8
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def denoise(
     guidance_scale: float,
     noise: torch.Tensor,
     check: Check,
+    tell: Tell = untold,
 ) -> torch.Tensor:
     """The latents of a picture.
 
@@ -99,9 +101,13 @@ def denoise(
         guidance_scale: its strength.
         noise: from `first_noise`.
         check: called before each network of each step; what it raises ends the work.
+        tell: told of each step as it begins.
 
     Returns:
         float32 [1, 4, h, w], on the networks' device.
+
+    Raises:
+        InternalError: they hold a value that is no number.
     """
     weight = next(unet.parameters())
     latents: torch.Tensor = noise.to(weight.device) * scheduler.init_noise_sigma
@@ -110,6 +116,7 @@ def denoise(
     steps = scheduler.timesteps
     for index, timestep in enumerate(steps):
         check()
+        tell(f"step {index + 1} of {len(steps)}", index / len(steps))
         noisy = scheduler.scale_model_input(latents, timestep).to(weight.dtype).expand(len(states), -1, -1, -1)
         step = Step(index, len(steps), noisy.contiguous(), timestep, states, added)
         residuals = _sum(controls, step, check)
@@ -119,6 +126,8 @@ def denoise(
             predicted = away + guidance_scale * (towards - away)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
     check()
+    if not bool(latents.isfinite().all()):
+        raise InternalError
     return latents
 
 

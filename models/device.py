@@ -76,6 +76,31 @@ def find_device() -> Device:
     )
 
 
+def try_device(device: Device) -> None:
+    """Have the device compute something small, and wait for it.
+
+    Raises:
+        RuntimeError: it doesn't, or computes something else.
+    """
+    import torch  # noqa: PLC0415
+
+    ones = torch.ones(64, dtype=device.dtype(), device=device.place())
+    if float((ones + ones).sum()) != 128.0:
+        raise RuntimeError("one and one did not make two")
+
+
+def free_memory_mb() -> int:
+    """Memory of the GPU that no process holds, in MiB. For where there is one.
+
+    Raises:
+        RuntimeError: it does not tell.
+    """
+    import torch  # noqa: PLC0415
+
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return int(free_bytes) >> 20
+
+
 def unfit_or(device: Device, capability: tuple[int, int], built_for: list[str]) -> Device:
     """`device`, known to be among those that this build of PyTorch has code for.
 

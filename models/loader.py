@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from models.device import Device
 from models.files import ModelFiles
+from models.requests import Check, unchecked
 from models.store import Store
 
 if TYPE_CHECKING:
@@ -63,8 +64,27 @@ class Unit(Generic[R_co]):
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a job wants to know of loads, and how it ends one.
+
+    Attributes:
+        check: called while files are read; what it raises ends the load, and nothing of it stays.
+        begun: told the name of a unit whose files are about to be read.
+        ended: told the name and the milliseconds that the load took.
+    """
+
+    check: Check = unchecked
+    begun: Callable[[str], None] = lambda _name: None
+    ended: Callable[[str, float], None] = lambda _name, _spent_ms: None
+
+
+UNWATCHED = Watch()
+
+
 @dataclass(slots=True)
 class _Entry:
+    unit: Unit[Any]
     model: Any
     bytes: int
     revisions: Mapping[str, str]
@@ -86,13 +106,14 @@ class Residents:
     budget_bytes: int | None = None
     _loaded: dict[str, _Entry] = field(default_factory=dict)
     _clock: int = 0
+    _broke_off: bool = False  # the last load did, and left what it had in cycles that only a collection frees
 
-    def get(self, unit: Unit[R], on_load: Callable[[str, float], None]) -> R:
+    def get(self, unit: Unit[R], watch: Watch = UNWATCHED) -> R:
         """The unit's model, loaded now where it is not there yet.
 
         Args:
             unit: what is asked for.
-            on_load: told of a load: the unit's name and the milliseconds it took.
+            watch: told of a load, and asked whether it should go on.
 
         Raises:
             ModelMissing, ModelCorrupt: the volume lacks it, or holds it damaged.
@@ -100,19 +121,45 @@ class Residents:
         self._clock += 1
         entry = self._loaded.get(unit.name)
         if entry is None:
-            files = self._files(unit)
-            self._make_room(self._weight_bytes(unit, files))
-            began_s = time.perf_counter()
-            model = unit.load(files, self.device)
-            revisions = {name: row.revision for name, row in files.items()}
-            entry = _Entry(model, _bytes_of(model), revisions)
-            self._loaded[unit.name] = entry
-            spent_ms = (time.perf_counter() - began_s) * 1000
-            log.info("loaded %s in %.0f ms, %.0f MiB", unit.name, spent_ms, entry.bytes / MIB)
-            on_load(unit.name, spent_ms)
+            entry = self._loaded[unit.name] = self._load(unit, watch)
         entry.used = self._clock
         self._make_room(0, keep=unit.name)
         return cast(R, entry.model)
+
+    def _load(self, unit: Unit[Any], watch: Watch) -> _Entry:
+        if self._broke_off:
+            release_memory(self.device)
+        self._broke_off = True
+        if unit.rows:
+            watch.begun(unit.name)
+        files = self._files(unit, watch.check)
+        self._make_room(self._weight_bytes(unit, files))
+        began_s = time.perf_counter()
+        model = unit.load(files, self.device)
+        entry = _Entry(unit, model, _bytes_of(model), {name: row.revision for name, row in files.items()})
+        self._broke_off = False
+        spent_ms = (time.perf_counter() - began_s) * 1000
+        log.info("loaded %s in %.0f ms, %.0f MiB", unit.name, spent_ms, entry.bytes / MIB)
+        if unit.rows:
+            watch.ended(unit.name, spent_ms)
+        return entry
+
+    def drop_outdated(self) -> Mapping[str, str]:
+        """Let the units go that were loaded from other revisions than the volume lists by now.
+
+        Returns:
+            The revision of each row that it lists.
+
+        Raises:
+            ModelCorrupt: its manifest is damaged.
+        """
+        listed = self.store.revisions()
+        for name in self.loaded():
+            entry = self._loaded[name]
+            rows = (*entry.unit.rows, *(row for row in entry.unit.optional if row in listed))
+            if {row: listed.get(row) for row in rows} != entry.revisions:
+                self._evict(name)
+        return listed
 
     def forget(self, unit: Unit[Forgetful]) -> None:
         """Have a model drop what it keeps of a picture, where it is loaded."""
@@ -135,9 +182,9 @@ class Residents:
             self._evict(name)
         return gone
 
-    def _files(self, unit: Unit[Any]) -> dict[str, ModelFiles]:
+    def _files(self, unit: Unit[Any], check: Check) -> dict[str, ModelFiles]:
         present = [row for row in unit.optional if self.store.holds(row)]
-        return {row: self.store.files(row) for row in (*unit.rows, *present)}
+        return {row: self.store.files(row, check) for row in (*unit.rows, *present)}
 
     @staticmethod
     def _weight_bytes(unit: Unit[Any], files: Mapping[str, ModelFiles]) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.device import Device
+from models.device import CPU, Device
 from pipeline.types import F32, I32, U8
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class Quantiser:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def quantise(self, rgb: U8, costs_of: Callable[[U8], F32]) -> tuple[I32, F32, U8]:
-        """See the function of that name."""
-        return quantise(rgb, costs_of, self._device)
+    def quantise(self, rgb: U8, costs_of: Callable[[U8], F32], *, on_cpu: bool = False) -> tuple[I32, F32, U8]:
+        """See the function of that name; `on_cpu` leaves the device alone, for where its memory is short."""
+        return quantise(rgb, costs_of, CPU if on_cpu else self._device)
 
 
 def quantise(rgb: U8, costs_of: Callable[[U8], F32], device: Device) -> tuple[I32, F32, U8]:

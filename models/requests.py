@@ -11,8 +11,19 @@ from pipeline.types import U8
 Check = Callable[[], None]
 """Called between the steps of long work; raises where the job was cancelled or ran past its time."""
 
+Tell = Callable[[str, float], None]
+"""Told what is being done, in a few words, and what share of the piece of work is done by now, 0 to 1."""
+
 BoxF = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the picture that it belongs to."""
+
+
+def unchecked() -> None:
+    """The check of work that nobody can stop."""
+
+
+def untold(_message: str, _share: float) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 from models.device import Device
 from models.files import ModelFiles
 from models.networks import place_weights
-from models.requests import Check
+from models.requests import Check, Tell, untold
 from pipeline.errors import ModelCorrupt
 from pipeline.types import U8
 
@@ -163,7 +163,7 @@ class Upscaler:
         self._name = name
         self._device = device
 
-    def enlarge(self, rgb: U8, check: Check, tile_px: int | None = None) -> U8:
+    def enlarge(self, rgb: U8, check: Check, tile_px: int | None = None, tell: Tell = untold) -> U8:
         """The picture four times as wide and high.
 
         Tiles see so much of what lies around them that every pixel depends on what it does in the whole picture; only
@@ -174,6 +174,7 @@ class Upscaler:
             check: called between the network's blocks; what it raises ends the work.
             tile_px: side of the squares that the picture is worked on in, without what they see around them; None for
                 the whole at once.
+            tell: told of each tile that is done.
 
         Returns:
             uint8 [4 H, 4 W, 3], sRGB.
@@ -185,7 +186,9 @@ class Upscaler:
             return self._paint(rgb, check)
         height, width = rgb.shape[:2]
         out = np.empty((SCALE * height, SCALE * width, 3), np.uint8)
-        for y, x in product(range(0, height, tile_px), range(0, width, tile_px)):
+        places = list(product(range(0, height, tile_px), range(0, width, tile_px)))
+        for done, (y, x) in enumerate(places):
+            tell(f"enlarging, tile {done + 1} of {len(places)}", done / len(places))
             top, left = max(0, y - self.reach_px), max(0, x - self.reach_px)
             bottom, right = min(height, y + tile_px), min(width, x + tile_px)
             seen = rgb[top : bottom + self.reach_px, left : right + self.reach_px]

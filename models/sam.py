@@ -163,7 +163,7 @@ class Sam:
                 multimask_output=multimask_output,
                 **{name: value.to(self._device.place()) for name, value in prompts.items()},
             )
-            if not bool(made.pred_masks.isfinite().all()):
+            if not bool(made.pred_masks.isfinite().all() & made.iou_scores.isfinite().all()):
                 raise ModelCorrupt(f"{self._name} gives numbers that are none: its weights are damaged")
             masks = self._processor.post_process_masks(made.pred_masks, [picture.size_px], [picture.reduced_px])[0]
         return masks.cpu().numpy(), made.iou_scores[0].cpu().numpy()

@@ -17,7 +17,7 @@ from models.files import ModelFiles
 from models.lora import Fusion, Lora, read_lora
 from models.networks import load_network
 from models.prompt import PROMPT_FILES, Words
-from models.requests import Check, PaintRequest
+from models.requests import Check, PaintRequest, Tell, untold
 from pipeline.errors import ModelCorrupt, ModelMissing
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class FaithfulPainter:
         self._style = style
         self._scheduler = scheduler
 
-    def paint(self, request: PaintRequest, wanted: Words, unwanted: Words | None, check: Check) -> torch.Tensor:
+    def paint(
+        self, request: PaintRequest, wanted: Words, unwanted: Words | None, check: Check, tell: Tell = untold
+    ) -> torch.Tensor:
         """The latents of the picture, float32 [1, 4, H / 8, W / 8].
 
         Args:
@@ -64,6 +66,10 @@ class FaithfulPainter:
             wanted: `request.prompt`, encoded.
             unwanted: `request.negative_prompt`, encoded; not used without guidance, and then may be None.
             check: called before each network of each step; what it raises ends the work.
+            tell: told of each step as it begins.
+
+        Raises:
+            InternalError: the latents hold a value that is no number.
         """
         from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
@@ -75,7 +81,7 @@ class FaithfulPainter:
             _controlnet(canny, condition(request.canny, canny, copies), request.canny_weight, request.canny_until),
         )
         scheduler = UniPCMultistepScheduler.from_config(self._scheduler)
-        return _paint(unet, scheduler, controls, request, wanted, unwanted, check)
+        return _paint(unet, scheduler, controls, request, wanted, unwanted, check, tell)
 
 
 class FastPainter:
@@ -90,7 +96,9 @@ class FastPainter:
         self._style = style
         self._scheduler = scheduler
 
-    def paint(self, request: PaintRequest, wanted: Words, unwanted: Words | None, check: Check) -> torch.Tensor:
+    def paint(
+        self, request: PaintRequest, wanted: Words, unwanted: Words | None, check: Check, tell: Tell = untold
+    ) -> torch.Tensor:
         """As `FaithfulPainter.paint`."""
         from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
@@ -98,7 +106,7 @@ class FastPainter:
         unet, union = self.networks
         # The distilled weights expect the last timestep to be the first (Lin, Wang and Yang 2024).
         scheduler = EulerDiscreteScheduler.from_config(self._scheduler, timestep_spacing="trailing")
-        return _paint(unet, scheduler, (_union(union, request),), request, wanted, unwanted, check)
+        return _paint(unet, scheduler, (_union(union, request),), request, wanted, unwanted, check, tell)
 
 
 def is_guided(request: PaintRequest) -> bool:
@@ -114,6 +122,7 @@ def _paint(
     wanted: Words,
     unwanted: Words | None,
     check: Check,
+    tell: Tell,
 ) -> torch.Tensor:
     import torch
 
@@ -124,7 +133,7 @@ def _paint(
     noise = first_noise(height_px, width_px, request.seed)
     away = unwanted if is_guided(request) else None
     with torch.inference_mode():
-        return denoise(unet, scheduler, controls, wanted, away, request.guidance_scale, noise, check)
+        return denoise(unet, scheduler, controls, wanted, away, request.guidance_scale, noise, check, tell)
 
 
 def _controlnet(network: Any, picture: torch.Tensor, weight: float, until: float) -> Control:

@@ -18,6 +18,7 @@ from typing import Literal
 from models.files import ModelFiles, Reads
 from models.pins import FORMAT, Pin, PinnedFile, effective_pins, entry_of, listed_rows, read_object
 from models.registry import Mode, Row, row_named, rows_of
+from models.requests import Check, unchecked
 from pipeline.errors import ModelCorrupt, ModelMissing
 
 Kind = Literal["hub", "tiny", "random"]
@@ -133,10 +134,14 @@ class Store:
         manifest = read_manifest(self.volume)
         return {} if manifest is None else {name: listed.revision for name, listed in manifest.rows.items()}
 
-    def files(self, name: str) -> ModelFiles:
+    def files(self, name: str, ask: Check = unchecked) -> ModelFiles:
         """The files of a row, their sizes checked, and the checksums of those that a library reads itself.
 
         The checksums of the others are checked as they are read.
+
+        Args:
+            name: of the row.
+            ask: called while any of them is read, now and later; what it raises ends the reading.
 
         Raises:
             ModelMissing: they are not there, not pinned, at another revision, or may not be used commercially.
@@ -144,7 +149,8 @@ class Store:
         """
         listed = self._usable(row_named(name), read_manifest(self.volume), effective_pins(self.volume))
         sha256 = {file.path: file.sha256 for file in listed.files} if self.verify == "sha256" else {}
-        files = ModelFiles(name, listed.revision, folder_of(self.volume, name, listed.revision), sha256, self.reads)
+        folder = folder_of(self.volume, name, listed.revision)
+        files = ModelFiles(name, listed.revision, folder, sha256, self.reads, ask)
         for path in sha256:
             if not path.endswith(_WEIGHTS):
                 files.check(path)

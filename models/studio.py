@@ -2,12 +2,13 @@
 
 `StudioWorker` lives as long as the process and holds what is resident; `Studio` is one job's view of it. Every method
 runs on the one thread that all torch work is done on, loads what it needs when it is first needed, and steps down where
-memory runs out: free what is cached, let other models go, work in tiles, work smaller. Each step is a warning.
+memory runs out: free what is cached, let other models go, work in tiles or on the CPU, work smaller. What that gave up
+is a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -17,13 +18,13 @@ import numpy as np
 
 from models import units
 from models.device import Device, find_device
-from models.faults import fault_of
-from models.loader import MIB, R, Residents, Unit, release_memory
+from models.faults import fault_of, typed_faults
+from models.loader import MIB, R, Residents, Unit, Watch, release_memory
 from models.registry import STYLE_LORA, Mode
-from models.requests import BoxF, Check, Detection, PaintRequest
+from models.requests import BoxF, Check, Detection, PaintRequest, Tell, unchecked, untold
 from models.store import Store
 from models.thread import TorchThread
-from pipeline.errors import Cancelled, DeviceLost, ModelCorrupt, OutOfMemory
+from pipeline.errors import Cancelled, ModelCorrupt, OutOfMemory
 from pipeline.types import F32, I32, U8, Mask, Warning
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class Painter(Protocol):
     def networks(self) -> tuple[torch.nn.Module, ...]:
         """What it computes with."""
 
-    def paint(self, request: PaintRequest, wanted: Words, unwanted: Words | None, check: Check) -> torch.Tensor:
+    def paint(
+        self, request: PaintRequest, wanted: Words, unwanted: Words | None, check: Check, tell: Tell
+    ) -> torch.Tensor:
         """The latents of the picture."""
 
 
@@ -57,7 +60,7 @@ TILES_PX = (512, 256, 128)
 
 @dataclass(frozen=True, slots=True)
 class _Rung(Generic[R, T]):
-    """One way to do a piece of work: `code` and `how` say what it gave up, for the warning."""
+    """One way to do a piece of work: `code` and `how` say what it gave up, for the warning; empty where nothing."""
 
     work: Callable[[R], T]
     code: str = ""
@@ -114,7 +117,25 @@ class StudioWorker:
         Raises:
             ModelMissing: there is a GPU that can't be used.
         """
-        return self.thread.run(lambda: self.residents().device)
+        return self.do(lambda: self.residents().device)
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Do `work` on the torch thread.
+
+        Raises:
+            DeviceLost, OutOfMemory: so it ended, whatever torch called it.
+        """
+
+        def typed() -> T:
+            with typed_faults():
+                return work()
+
+        return self.thread.run(typed)
+
+    def forget(self) -> None:
+        """Drop what a model keeps of a picture for the next question about it."""
+        if self._residents is not None:
+            self.do(lambda: self.residents().forget(units.SEGMENTER))
 
     def residents(self) -> Residents:
         """What is loaded. For the torch thread only."""
@@ -127,21 +148,25 @@ class StudioWorker:
             self._residents = Residents(self.store, device, _budget_bytes(device, self._weights_mb))
         return self._residents
 
-    def job(self, check: Check) -> Studio:
-        """One job's view.
+    def job(self, check: Check, tell: Tell = untold) -> Studio:
+        """One job's view. What the volume holds in another revision by now is loaded again when the job needs it.
 
         Args:
-            check: called between the steps of long work; what it raises ends the work.
-        """
-        studio = Studio(self, check)
-        self.thread.run(self._forget_peak)
-        return studio
+            check: called between the steps of long work, loads among it; what it raises ends the work.
+            tell: told of each load.
 
-    def _forget_peak(self) -> None:
-        if self.residents().device.kind == "cuda":
+        Raises:
+            ModelCorrupt: the volume's manifest is damaged.
+        """
+        return Studio(self, self.do(self._begin), check, tell)
+
+    def _begin(self) -> Mapping[str, str]:
+        residents = self.residents()
+        if residents.device.kind == "cuda":
             import torch  # noqa: PLC0415
 
             torch.cuda.reset_peak_memory_stats()
+        return residents.drop_outdated()
 
 
 WORKING_MB = 6 * 1024
@@ -154,7 +179,9 @@ def _words(model: PromptEncoder, request: PaintRequest, guided: bool) -> tuple[W
 
 
 def _reduced(request: PaintRequest, share: float) -> PaintRequest:
-    """The same request for a smaller picture, whose sides are multiples of 64 again."""
+    """The same request for a picture of `share` of its sides, which are multiples of 64 again."""
+    if share == 1:
+        return request
     height_px, width_px = (max(64, round(side * share / 64) * 64) for side in request.depth.shape)
     size = height_px, width_px
     edges = _resized(request.canny, size, cv2.INTER_AREA) >= _EDGE_LEAST  # still edges or none, nothing in between
@@ -181,13 +208,16 @@ class Studio:
     """One job's view of the resident set.
 
     Attributes:
+        revisions: row of the registry → revision, of all that the volume held when the job began.
         loads: unit → milliseconds that loading it took in this job.
         models: row of the registry → revision, of every model that this job used.
         warnings: what memory made it give up.
     """
 
     worker: StudioWorker
+    revisions: Mapping[str, str]
     outer_check: Check
+    outer_tell: Tell
     loads: dict[str, float] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     warnings: list[Warning] = field(default_factory=list)
@@ -228,26 +258,22 @@ class Studio:
         end: str = self._do(units.PROMPT, _Rung(lambda model: model.unread(prompt)))
         return end
 
-    def paint(self, request: PaintRequest, check: Check) -> U8:
-        """The illustration, uint8 [H, W, 3] of the size of `request.depth`."""
+    def paint(self, request: PaintRequest, check: Check, tell: Tell = untold) -> U8:
+        """The illustration, uint8 [H, W, 3] of the size of `request.depth`; `tell` is told of each denoising step."""
         from models.sdxl import is_guided  # noqa: PLC0415
 
         guided, ask = is_guided(request), self._both(check)
         wanted, unwanted = self._do(units.PROMPT, _Rung(lambda model: _words(model, request, guided)))
 
-        def paint_at(size: PaintRequest) -> Callable[[Painter], torch.Tensor]:
-            return lambda painter: painter.paint(size, wanted, unwanted, ask)
+        def paint_at(share: float) -> Callable[[Painter], torch.Tensor]:
+            return lambda painter: painter.paint(_reduced(request, share), wanted, unwanted, ask, tell)
 
         smaller = (
-            _Rung(
-                paint_at(_reduced(request, share)),
-                "memory_smaller",
-                f"the picture was painted at {share:.0%} of its size",
-            )
+            _Rung(paint_at(share), "memory_smaller", f"the picture was painted at {share:.0%} of its size")
             for share in SMALLER
         )
         painters: dict[str, Unit[Painter]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
-        latents = self._do(painters[request.mode], _Rung(paint_at(request)), *smaller)
+        latents = self._do(painters[request.mode], _Rung(paint_at(1)), *smaller)
         picture = self._do(
             units.VAE,
             _Rung(lambda model: model.decode(latents)),
@@ -255,12 +281,12 @@ class Studio:
         )
         return _resized(picture, request.depth.shape, cv2.INTER_CUBIC)
 
-    def enlarge(self, rgb: U8, check: Check) -> U8:
-        """The picture four times as wide and high."""
+    def enlarge(self, rgb: U8, check: Check, tell: Tell = untold) -> U8:
+        """The picture four times as wide and high; `tell` is told of each tile."""
         ask = self._both(check)
 
         def in_tiles(tile_px: int | None) -> Callable[[Upscaler], U8]:
-            return lambda upscaler: upscaler.enlarge(rgb, ask, tile_px)
+            return lambda upscaler: upscaler.enlarge(rgb, ask, tile_px, tell)
 
         tiled = (
             _Rung(in_tiles(tile_px), "memory_tiled", f"the picture was enlarged in tiles of {tile_px} px")
@@ -270,16 +296,24 @@ class Studio:
 
     def quantise(self, rgb: U8, costs_of: Callable[[U8], F32]) -> tuple[I32, F32, U8]:
         """Each pixel's colour cell, what cells cost, and each pixel's nearest ink; see `models.quantise`."""
-        found: tuple[I32, F32, U8] = self._do(units.QUANTISER, _Rung(lambda model: model.quantise(rgb, costs_of)))
+        found: tuple[I32, F32, U8] = self._do(
+            units.QUANTISER,
+            _Rung(lambda model: model.quantise(rgb, costs_of)),
+            _Rung(
+                lambda model: model.quantise(rgb, costs_of, on_cpu=True),
+                "memory_cpu",
+                "the CPU found each pixel's nearest ink, which are the same",
+            ),
+        )
         return found
 
     def forget(self) -> None:
         """Drop what a model keeps of a picture for the next question about it."""
-        self.worker.thread.run(lambda: self.worker.residents().forget(units.SEGMENTER))
+        self.worker.forget()
 
     def vram_peak_mb(self) -> float | None:
         """The most GPU memory that this job held at one moment, weights included, in MiB; None on a CPU."""
-        return self.worker.thread.run(self._peak_mb)
+        return self.worker.do(self._peak_mb)
 
     def _peak_mb(self) -> float | None:
         if self.worker.residents().device.kind == "cpu":
@@ -298,24 +332,36 @@ class Studio:
         return ask
 
     def _do(self, unit: Unit[R], *rungs: _Rung[R, T]) -> T:
-        return self.worker.thread.run(lambda: self._descend(unit, rungs))
+        return self.worker.do(lambda: self._descend(unit, rungs))
 
     def _descend(self, unit: Unit[R], rungs: tuple[_Rung[R, T], ...]) -> T:
         """The value of the first way that memory allows, after what each lets go."""
         residents = self.worker.residents()
-        first = rungs[0]
+        first, *lesser = rungs
         freed = _Rung(first.work, "memory_freed", "what was cached was freed")
-        alone = _Rung(first.work, "memory_evicted", "the other models left memory")
-        for rung in (first, freed, alone, *rungs[1:]):
-            if rung is alone:
-                residents.evict_others(unit)
-            if rung.code:
+        alone = _Rung(first.work)
+        gone: tuple[str, ...] = ()
+        for rung in (first, freed, alone, *lesser):
+            if rung is not first:
                 release_memory(residents.device)
-                self.warnings.append(Warning(rung.code, f"memory ran out in the {unit.name}: {rung.how}"))
+            if rung is alone:
+                gone = residents.evict_others(unit)
+                if not gone:
+                    continue  # nothing is different from the rung before
             done = self._attempt(residents, unit, rung)
             if done is not None:
+                self._warn(unit, rung, gone)
                 return done.value
         raise OutOfMemory(f"the {unit.name} does not fit into this worker's memory")
+
+    def _warn(self, unit: Unit[R], rung: _Rung[R, T], gone: tuple[str, ...]) -> None:
+        """Say what was given up for `unit`: the models that left, and by the way that memory allowed."""
+        ran_out = f"memory ran out in the {unit.name}"
+        if gone:
+            left = f"{', '.join(gone)} left memory and load again when next needed"
+            self.warnings.append(Warning("memory_evicted", f"{ran_out}: {left}"))
+        if rung.code:
+            self.warnings.append(Warning(rung.code, f"{ran_out}: {rung.how}"))
 
     def _attempt(self, residents: Residents, unit: Unit[R], rung: _Rung[R, T]) -> _Done[T] | None:
         """What the work gives; None where memory ran out.
@@ -324,20 +370,16 @@ class Studio:
         """
         import torch  # noqa: PLC0415
 
+        watch = Watch(self._both(unchecked), lambda name: self.outer_tell(f"loading {name}", 0.0), self._loaded)
         try:
             with torch.inference_mode():
-                value = rung.work(residents.get(unit, self._loaded))
+                value = rung.work(residents.get(unit, watch))
             self.models |= residents.revisions(unit)
             return _Done(value)
-        except (RuntimeError, MemoryError) as error:
-            fault = fault_of(error)
-            if fault == "lost":
-                raise DeviceLost("the GPU failed and stays unusable until the worker restarts") from error
-            if fault is None:
+        except (RuntimeError, MemoryError, cv2.error) as error:
+            if fault_of(error) != "memory":
                 raise
         return None
 
     def _loaded(self, name: str, spent_ms: float) -> None:
-        if name == units.QUANTISER.name:
-            return  # nothing is read for it
         self.loads[name] = round(self.loads.get(name, 0.0) + spent_ms, 1)

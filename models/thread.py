@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class TorchThread:
         Where the wait is broken off (Ctrl-C), the work is told by `abandoned`, and has ended when this returns: the
         next job never meets it on the GPU.
         """
-        future = self._pool.submit(work)
+        future = self._pool.submit(copy_context().run, work)
         try:
             return future.result()
         finally:

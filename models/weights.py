@@ -1,29 +1,22 @@
-"""Weight files in memory: read in one pass, hashed meanwhile, and cut into tensors without a copy.
+"""Weight files in memory, cut into tensors without a copy.
 
 The safetensors format is read here rather than by its own library, which takes nothing but a `bytes` object and copies
-every tensor out of it: twice the memory, and no way to hash a block while the next one is read.
+every tensor out of it: twice the memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import pickle
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
-
-import numpy as np
 
 from pipeline.types import U8
 
 if TYPE_CHECKING:
     import torch
-
-BLOCK_BYTES = 1 << 24
 
 _LONGEST_HEADER_BYTES = 100_000_000  # the format's own limit
 _DTYPES = {
@@ -42,29 +35,6 @@ _DTYPES = {
 
 class BadWeights(Exception):
     """A weight file is damaged, or holds something else than tensors by name."""
-
-
-def read_whole(path: Path, *, hashing: bool) -> tuple[U8, str | None]:
-    """A file's bytes, read from end to end in large blocks; each is hashed while the next one is read.
-
-    Returns:
-        The bytes, uint8 [n], and their sha256 as 64 hex digits, or None where it was not asked for.
-
-    Raises:
-        OSError: it can't be read.
-        BadWeights: it became shorter meanwhile.
-    """
-    buffer = np.empty(path.stat().st_size, np.uint8)
-    view, at, digest = buffer.data, 0, hashlib.sha256()
-    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as hasher:
-        while at < len(view):
-            count = file.readinto(view[at : at + BLOCK_BYTES])
-            if not count:
-                raise BadWeights
-            if hashing:
-                hasher.submit(digest.update, view[at : at + count])  # one thread, so in order
-            at += count
-    return buffer, digest.hexdigest() if hashing else None
 
 
 def tensors_in(name: str, data: U8) -> dict[str, torch.Tensor]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.paint import Painted
-from pipeline.types import Removed, Warning
+from pipeline.types import U8, Removed, Warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +14,20 @@ class Art:
     """A painted vehicle.
 
     Attributes:
-        painted: free of any palette, enlarged where that was asked for.
+        painted: free of any palette; as it was painted, or enlarged.
         removed: what phase 1 took off.
         revisions: name of each model that had a part in it → revision.
-        warnings: of both phases, and of what memory made them give up.
+        warnings: of both phases.
     """
 
     painted: Painted
     removed: tuple[Removed, ...]
     revisions: Mapping[str, str]
     warnings: tuple[Warning, ...]
+
+    def enlarged(self, rgb: U8, revisions: Mapping[str, str]) -> Art:
+        """The same with its picture as the upscaler made it, of these revisions."""
+        return replace(self, painted=self.painted.enlarged(rgb), revisions={**self.revisions, **revisions})
 
     @property
     def bytes(self) -> int:

@@ -463,7 +463,7 @@ class _Batch:
 
         def progress(step: Progress) -> None:
             bar.n = first + step.percent
-            bar.set_description_str(f"{name}: {step.phase}")
+            bar.set_description_str(f"{name}: {step.message}")
 
         try:
             data = _read_photo(task.photo)

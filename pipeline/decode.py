@@ -131,24 +131,22 @@ class _Encoded:
     warnings: tuple[Warning, ...] = ()
 
 
-def decode_text(image: str, *, frame_px: int = 1024, field: str = "image") -> Photo:
-    """Decode a picture sent as text.
+def bytes_of_text(image: str) -> bytes:
+    """The file of a picture sent as text.
 
     Args:
         image: base64 (RFC 4648, the standard or the URL-safe alphabet, padded; whitespace is skipped), or a `data:` URL
             of it with the media type image/jpeg, image/png or image/webp. Which of the three it is, the bytes decide.
-        frame_px: long side of the working frame, pixels.
-        field: request field that errors name.
 
     Raises:
-        ImageUnsupported, ImageCorrupt, ImageTooLarge: as for `decode_bytes`; more text than `MAX_TEXT_CHARS` is refused
-            by its length, before it is decoded.
+        ImageUnsupported: a data: URL that is none of those.
+        ImageCorrupt: not base64, or empty.
+        ImageTooLarge: more than `MAX_BYTES`; more text than `MAX_TEXT_CHARS` is refused by its length.
     """
     try:
-        data = _bytes_of_text(image)
+        return _bytes_of_text(image)
     except ImageError as fault:
-        raise type(fault)(fault.message, field=field) from fault
-    return decode_bytes(data, frame_px=frame_px, field=field)
+        raise type(fault)(fault.message, field="image") from fault
 
 
 def decode_bytes(data: bytes, *, frame_px: int = 1024, field: str = "image") -> Photo:

@@ -2,7 +2,7 @@
 
     LiveryError
     ├─ InputError             the caller's to mend; never retried
-    │  ├─ SchemaError         a field is unknown, missing, of the wrong type, out of range or not built yet
+    │  ├─ SchemaError         a field is unknown, missing, of the wrong type or out of range
     │  ├─ PaletteError        the palette is not 2 to 64 distinct colours
     │  ├─ FetchError          image_url could not be read
     │  └─ ImageError          the picture can't be used
@@ -63,7 +63,7 @@ class InputError(LiveryError):
 
 
 class SchemaError(InputError):
-    summary = "a field is unknown, missing, of the wrong type, out of range, or not built yet"
+    summary = "a field is unknown, missing, of the wrong type or out of range"
 
 
 class PaletteError(InputError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.export.spots import spot_names
+from pipeline.finished import Finished, FinishedFile
 from pipeline.run import JobResult
 from pipeline.schema import JobOutput, OutputFile, PngFile
 from pipeline.settings import Settings
@@ -19,19 +19,23 @@ REPLY_ROOM_BYTES = 64 * 1024
 """Kept free beside an SVG for the rest of a reply."""
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """One file on its way, and what the reply says of it besides its link."""
-
-    outgoing: Outgoing
-    format: Literal["svg", "png", "pdf", "dxf", "separations"]
-    ink: str | None = None
-    width: int = 0
-    height: int = 0
+def finished(result: JobResult) -> Finished:
+    """What is handed over of a job's result, and kept."""
+    names = spot_names(result.index.palette)
+    files = [
+        FinishedFile(f"livery-{png.width_px}.png", "png", png.data, width_px=png.width_px, height_px=png.height_px)
+        for png in result.pngs
+    ]
+    for file in result.files:
+        ink = None if file.ink is None else names[file.ink]
+        suffix = "dxf" if file.format == "dxf" else "pdf"
+        name = f"livery.{suffix}" if ink is None else f"livery-{ink}.{suffix}"
+        files.append(FinishedFile(name, file.format, file.data, ink))
+    return Finished(result.drawing.svg, tuple(files), result.report)
 
 
 def job_output(
-    result: JobResult,
+    result: Finished,
     settings: Settings,
     job_id: str = "",
     *,
@@ -49,16 +53,17 @@ def job_output(
     Raises:
         UploadFailed, Cancelled, DeadlineExceeded: the files could not be handed over.
     """
-    files, svg = _files(result), result.drawing.svg
+    files, svg = list(result.files), result.svg
     wanted = "svg" in result.report.options.output.formats
     if settings.bucket is None:
-        return _reply(result, files, [_data_url(file.outgoing) for file in files], svg if wanted else None)
+        return _reply(result, files, [_data_url(file) for file in files], svg if wanted else None)
     if wanted and len(svg.encode()) > settings.max_reply_bytes - REPLY_ROOM_BYTES:
-        files.append(_File(Outgoing("livery.svg", MEDIA_TYPES["svg"], svg.encode()), "svg"))
+        files.append(FinishedFile("livery.svg", "svg", svg.encode()))
         wanted = False
     steps = Steps(settings, result.report.engine, progress, cancelled)
     with steps("upload"):
-        stored = upload([file.outgoing for file in files], job_id, settings.bucket, steps.check)
+        outgoing = [Outgoing(file.name, MEDIA_TYPES[file.format], file.data) for file in files]
+        stored = upload(outgoing, job_id, settings.bucket, steps.check)
     links = [{"url": s.url, "bytes": s.bytes, "sha256": s.sha256, "expires_at": s.expires_at} for s in stored]
     reply = _reply(result, files, links, svg if wanted else None)
     spent = result.report.timings_ms
@@ -67,40 +72,20 @@ def job_output(
     return reply.model_copy(update={"report": result.report.model_copy(update={"timings_ms": timings})})
 
 
-def _files(result: JobResult) -> list[_File]:
-    """Every file but the SVG."""
-    names = spot_names(result.index.palette)
-    files = [
-        _File(
-            Outgoing(f"livery-{png.width_px}.png", MEDIA_TYPES["png"], png.data),
-            "png",
-            width=png.width_px,
-            height=png.height_px,
-        )
-        for png in result.pngs
-    ]
-    for file in result.files:
-        ink = None if file.ink is None else names[file.ink]
-        suffix = "dxf" if file.format == "dxf" else "pdf"
-        name = f"livery.{suffix}" if ink is None else f"livery-{ink}.{suffix}"
-        files.append(_File(Outgoing(name, MEDIA_TYPES[file.format], file.data), file.format, ink))
-    return files
-
-
-def _reply(result: JobResult, files: list[_File], links: list[dict[str, Any]], svg: str | None) -> JobOutput:
+def _reply(result: Finished, files: list[FinishedFile], links: list[dict[str, Any]], svg: str | None) -> JobOutput:
     linked = list(zip(files, links, strict=True))
     return JobOutput(
         svg=svg,
-        png=tuple(PngFile(width=f.width, height=f.height, **link) for f, link in linked if f.format == "png"),
+        png=tuple(PngFile(width=f.width_px, height=f.height_px, **link) for f, link in linked if f.format == "png"),
         files=tuple(OutputFile(format=f.format, ink=f.ink, **link) for f, link in linked if f.format != "png"),
         report=result.report,
     )
 
 
-def _data_url(file: Outgoing) -> dict[str, Any]:
+def _data_url(file: FinishedFile) -> dict[str, Any]:
     """The fields that tell of a file which the reply itself carries."""
     return {
-        "url": f"data:{file.media_type};base64," + base64.b64encode(file.data).decode("ascii"),
+        "url": f"data:{MEDIA_TYPES[file.format]};base64," + base64.b64encode(file.data).decode("ascii"),
         "bytes": len(file.data),
         "sha256": hashlib.sha256(file.data).hexdigest(),
     }

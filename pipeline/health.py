@@ -1,7 +1,7 @@
-"""`ping`: what this worker can do, found by doing it.
+"""`ping`: what this worker can do, found by doing it, and what it has to do it with.
 
-The draft engine's readiness is a real job on a tiny picture, from encoded photo to audited SVG and PNG. Nothing here is
-a constant but the absence of NVML, which is the build's. No path or host name is told.
+The draft engine's readiness is a real job on a tiny picture, from encoded photo to audited SVG and PNG; the studio
+engine's is its volume, compared with the manifest. No model is loaded, and no absolute path or host name is told.
 """
 
 from __future__ import annotations
@@ -10,26 +10,33 @@ import io
 import logging
 import platform
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from pipeline.compiled import thread_count
-from pipeline.errors import InternalError, LiveryError, ModelMissing
+from models.tree import survey_tree
+from pipeline import compiled
+from pipeline.errors import InternalError, LiveryError, ModelCorrupt, ModelMissing
+from pipeline.nvml import Gpu, read_gpu
 from pipeline.report import package_version
 from pipeline.request import parse_request
 from pipeline.run import run
-from pipeline.schema import EngineHealth, Health
+from pipeline.schema import EngineHealth, GpuHealth, Health, VolumeTree
 from pipeline.worker import Worker, choose_engine
 
 CHECK_WIDTH_PX, CHECK_HEIGHT_PX = 96, 64
 CHECK_INKS = ("#14161A", "#C8262B", "#F2F4F5")
 
+LONGEST_LIST = 20
+"""Paths of a kind that a reply names."""
+
 PACKAGES = (
     *(
         "livery",
+        "boto3",
         "ezdxf",
         "numba",
         "numpy",
@@ -38,22 +45,24 @@ PACKAGES = (
         "pillow",
         "pydantic",
         "pyvips",
-        "runpod",
     ),
-    "vtracer",
+    *("runpod", "vtracer", "torch", "diffusers", "transformers", "nvidia-ml-py"),
 )
 
 # What a broken installation raises inside the phases, besides our own errors: a missing or mismatched library, a kernel
 # that does not compile, a child process that can't start.
 _FAULTS = (LiveryError, ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError)
 
+VolumeState = Literal["unset", "missing", "unreadable", "damaged", "present"]
+
 log = logging.getLogger(__name__)
 
 
 def ping(worker: Worker) -> Health:
     """The worker's health. Takes about as long as a tiny job; raises nothing that a job would raise."""
-    settings = worker.settings
     draft, studio = _draft_health(worker), _studio_health(worker)
+    volume, tree = _volume_health(worker.settings.volume)
+    gpu = read_gpu()
     try:
         chosen, _ = choose_engine(parse_request({}), worker)
         auto = chosen if draft.ready else None
@@ -63,9 +72,11 @@ def ping(worker: Worker) -> Health:
         status="failing" if auto is None else "ready",
         auto=auto,
         engines={"draft": draft, "studio": studio},
-        volume=_volume_state(settings.volume),
-        gpu=None,
-        threads=thread_count(),
+        volume=volume,
+        tree=tree,
+        gpu=GpuHealth(**asdict(gpu)) if isinstance(gpu, Gpu) else None,
+        gpu_reason=None if isinstance(gpu, Gpu) else gpu,
+        threads=compiled.thread_count(),
         versions={"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
     )
 
@@ -107,13 +118,23 @@ def _check_draft(worker: Worker) -> None:
         raise RuntimeError("the test picture lost an ink")
 
 
-def _volume_state(volume: Path | None) -> Literal["unset", "missing", "unreadable", "present"]:
+def _volume_health(volume: Path | None) -> tuple[VolumeState, VolumeTree | None]:
     if volume is None:
-        return "unset"
+        return "unset", None
     try:
         next(volume.iterdir(), None)
+        tree = survey_tree(volume)
+    except ModelCorrupt:
+        return "damaged", None
     except (FileNotFoundError, NotADirectoryError):
-        return "missing"
+        return "missing", None
     except OSError:
-        return "unreadable"
-    return "present"
+        return "unreadable", None
+    lists = {"missing": tree.missing, "resized": tree.resized, "unexpected": tree.unexpected}
+    return "present", VolumeTree(
+        kind=tree.kind,
+        revisions=tree.revisions,
+        unlisted=tree.unlisted,
+        **{name: paths[:LONGEST_LIST] for name, paths in lists.items()},
+        cut=sum(len(paths[LONGEST_LIST:]) for paths in lists.values()),
+    )

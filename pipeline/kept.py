@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -27,14 +28,18 @@ class _Entry(Generic[T]):
     used_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Kept(Generic[T]):
-    """A least-recently-used store, bounded in bytes and in time. Threads may share it."""
+    """A least-recently-used store, bounded in bytes and in time. Threads may share it.
+
+    What is past its time goes at that time, by a timer that runs only while there is something to wait for.
+    """
 
     most_bytes: int = KEPT_BYTES
     most_s: float = KEPT_S
     _entries: OrderedDict[str, _Entry[T]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _timer: threading.Timer | None = None
 
     def get(self, key: str) -> T | None:
         """What was kept under `key`; None where it is not there any more."""
@@ -55,8 +60,40 @@ class Kept(Generic[T]):
             self._expire()
             while sum(entry.bytes for entry in self._entries.values()) > self.most_bytes:
                 self._entries.popitem(last=False)
+            if self._timer is None:
+                self._wait()
+
+    def drop(self, beginning: str) -> int:
+        """Let go of all whose key begins so. Returns how many those were."""
+        with self._lock:
+            keys = [key for key in self._entries if key.startswith(beginning)]
+            for key in keys:
+                del self._entries[key]
+        return len(keys)
+
+    def _sweep(self) -> None:
+        with self._lock:
+            self._expire()
+            self._wait()
 
     def _expire(self) -> None:
         oldest_s = time.monotonic() - self.most_s
-        for key in [key for key, entry in self._entries.items() if entry.used_s < oldest_s]:
+        for key in [key for key, entry in self._entries.items() if entry.used_s <= oldest_s]:
             del self._entries[key]
+
+    def _wait(self) -> None:
+        """Have a sweep when the first entry is due, where there is one."""
+        self._timer = None
+        if not self._entries:
+            return
+        due_s = min(entry.used_s for entry in self._entries.values()) + self.most_s
+        # By weak reference: a store that nobody has any more is not held by what sweeps it.
+        self._timer = threading.Timer(max(0.0, due_s - time.monotonic()), _swept, (weakref.ref(self),))
+        self._timer.name, self._timer.daemon = "livery-kept", True
+        self._timer.start()
+
+
+def _swept(store: weakref.ref[Kept[T]]) -> None:
+    kept = store()
+    if kept is not None:
+        kept._sweep()

@@ -7,14 +7,14 @@ little stronger. All of it is free of the palette, so that another palette costs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
 
-from models.requests import PaintRequest
+from models.requests import Check, PaintRequest, Tell, untold
 from pipeline.buckets import Canvas, fit_canvas
 from pipeline.canny import canny_edges
 from pipeline.errors import InternalError, ShapeDrift
@@ -47,7 +47,7 @@ class Painter(Finder, Protocol):
     def depth(self, rgb: U8) -> U8:
         """uint8 [H, W], relative depth over 0 to 255, near is light."""
 
-    def paint(self, request: PaintRequest, check: Callable[[], None]) -> U8:
+    def paint(self, request: PaintRequest, check: Check, tell: Tell) -> U8:
         """The picture, uint8 [H, W, 3] of the size of `request.depth`."""
 
 
@@ -84,7 +84,7 @@ class Painted:
 
 
 def paint_vehicle(
-    plate: CleanPlate, vehicle: Vehicle, options: PaintOptions, studio: Painter, check: Callable[[], None]
+    plate: CleanPlate, vehicle: Vehicle, options: PaintOptions, studio: Painter, check: Check, tell: Tell = untold
 ) -> Painted:
     """The photo painted anew, in the best of the attempts that its shape took.
 
@@ -94,6 +94,7 @@ def paint_vehicle(
         options: what is asked of the painting.
         studio: the models.
         check: called between the steps; what it raises ends the work.
+        tell: told of each step of each attempt.
 
     Raises:
         ShapeDrift: no attempt kept the silhouette, and the caller does not allow that.
@@ -103,22 +104,51 @@ def paint_vehicle(
     subject = in_frame(vehicle.mask, canvas.inner_width_px, canvas.inner_height_px)
     request, warnings = _first_request(canvas.lay(plate.rgb), options, studio)
     attempts: list[Attempt] = []
-    best, best_rgb = None, None
+    best, best_rgb = 0, None
     for number in range(options.retries + 1):
         check()
         asked = _attempt(request, number)
-        rgb = canvas.cut(studio.paint(asked, check))
+        rgb = canvas.cut(studio.paint(asked, check, _of_attempt(number, tell)))
         iou = _measured(rgb, vehicle, subject, canvas, studio)
         attempts.append(Attempt(asked.seed, asked.depth_weight, asked.canny_weight, iou))
-        if best_rgb is None or (iou is not None and best is not None and iou > best):
-            best, best_rgb = iou, rgb
+        if best_rgb is None or _better(iou, attempts[best].iou):
+            best, best_rgb = number, rgb
         if iou is None or iou >= options.iou_threshold:
             break
     if best_rgb is None:  # at least one attempt is made
         raise InternalError
-    if best is not None and best < options.iou_threshold:
-        warnings += (_drifted(best, len(attempts), options),)
-    return Painted(best_rgb, subject, best, tuple(attempts), warnings)
+    warnings += _taken(attempts, best, options)
+    return Painted(best_rgb, subject, attempts[best].iou, tuple(attempts), warnings)
+
+
+def _better(iou: float | None, than: float | None) -> bool:
+    return iou is not None and than is not None and iou > than
+
+
+def _of_attempt(number: int, tell: Tell) -> Tell:
+    """Tells of one attempt's steps as of a part of all: each takes half of what was left, as it may be the last."""
+
+    def told(message: str, share: float) -> None:
+        named = message if number == 0 else f"attempt {number + 1}, {message}"
+        tell(named, 1 - 0.5**number * (1 - share / 2))
+
+    return told
+
+
+def _taken(attempts: Sequence[Attempt], best: int, options: PaintOptions) -> tuple[Warning, ...]:
+    """What is to be said of the attempt that was taken.
+
+    Raises:
+        ShapeDrift: it drifted, and the caller does not allow that.
+    """
+    taken, warnings = attempts[best], []
+    if best > 0 and taken.iou is not None:
+        of = f"attempt {best + 1} of {len(attempts)} was taken"
+        message = f"{of}: seed {taken.seed}, IoU of the silhouettes {taken.iou:.4f}"
+        warnings.append(Warning("retried", message))
+    if taken.iou is not None and taken.iou < options.iou_threshold:
+        warnings.append(_drifted(taken.iou, len(attempts), options))
+    return tuple(warnings)
 
 
 def attempt_seed(seed: int, number: int) -> int:

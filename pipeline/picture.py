@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from models.studio import Studio
+from models.units import UPSCALER
 from pipeline.art import Art
 from pipeline.enforce import Quantise
 from pipeline.errors import InternalError
+from pipeline.kept import Kept
 from pipeline.modes import paint_options
 from pipeline.paint import paint_vehicle
 from pipeline.places import Places
@@ -27,6 +30,10 @@ LARGEST_PX = 4096
 """Long side that the enlarged illustration has at most, in pixels."""
 
 
+ENLARGING = 0.5
+"""Share of phase 3 that enlarging takes, for the progress."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What phases 1 and 2 made.
@@ -35,14 +42,14 @@ class Picture:
         illustration: for phase 3.
         removed: what phase 1 filled in.
         iou: of the vehicle's silhouette before and after phase 2; None where it was not measured.
-        models: which ran.
+        models: gives what ran by then, so it is asked after phase 3.
         quantise: what finds phase 3's first inks on a GPU; None where the CPU does.
     """
 
     illustration: Illustration
     removed: tuple[Removed, ...]
     iou: float | None = None
-    models: ModelsUsed = field(default_factory=ModelsUsed)
+    models: Callable[[], ModelsUsed] = ModelsUsed
     quantise: Quantise | None = None
     warnings: tuple[Warning, ...] = ()
 
@@ -79,39 +86,63 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
     if worker.studio is None:
         raise InternalError  # `choose_engine` takes the studio engine only where there is one
     job = scene.job
-    studio = worker.studio.job(steps.check)
-    key = _key(scene, worker.studio.store.revisions())
-    art = worker.kept.get(key) if job.cache == "use" else None
-    reinked = art is not None
-    if art is None:
-        with ExitStack() as after:
-            after.callback(studio.forget)  # a failed job leaves nothing of its photo in a model either
-            art = _make_art(scene, studio, steps)
-            if job.cache != "off":
-                after.pop_all()
-                if not studio.warnings:  # what memory made it give up, the next job may have room for
-                    worker.kept.put(key, art, art.bytes)
+    studio = worker.studio.job(steps.check, steps.tell)
+    with ExitStack() as after:
+        after.callback(studio.forget)  # a failed job leaves nothing of its photo in a model either
+        art, reinked = _art(scene, studio, worker.kept, steps)
+        if job.cache != "off":
+            after.pop_all()
     with steps("enforce"):
         illustration = ink_ready(art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
     device = worker.studio.device
     on_gpu = device.kind == "cuda"
-    return Picture(
-        illustration,
-        art.removed,
-        iou=art.painted.iou,
-        models=ModelsUsed(
+
+    def models() -> ModelsUsed:
+        return ModelsUsed(
             revisions=dict(sorted(art.revisions.items())),
             loads=dict(studio.loads),
             reinked=reinked,
             vram_peak_mb=studio.vram_peak_mb(),
             gpu=device.name if on_gpu else None,
-        ),
+            warnings=tuple(studio.warnings),
+        )
+
+    return Picture(
+        illustration,
+        art.removed,
+        iou=art.painted.iou,
+        models=models,
         quantise=studio.quantise if on_gpu else None,
         warnings=art.warnings + illustration.warnings,
     )
 
 
-def _make_art(scene: Scene, studio: Studio, steps: Steps) -> Art:
+def _art(scene: Scene, studio: Studio, kept: Kept[Art], steps: Steps) -> tuple[Art, bool]:
+    """What phase 3 inks, and whether phases 1 and 2 were kept. Painting and enlarging are kept apart."""
+    job = scene.job
+    painted_key, enlarged_key = _keys(scene, studio.revisions)
+    painted = kept.get(painted_key) if job.cache == "use" else None
+    reinked = painted is not None
+
+    def keep(key: str, art: Art) -> None:
+        # What memory made it give up, the next job may have room for; and a builder may have changed the volume since.
+        whole = not studio.warnings and art.revisions.items() <= studio.revisions.items()
+        if job.cache != "off" and whole:
+            kept.put(key, art, art.bytes)
+
+    if job.output.upscale and job.cache == "use" and (enlarged := kept.get(enlarged_key)) is not None:
+        return enlarged, True
+    if painted is None:
+        painted = _paint(scene, studio, steps)
+        keep(painted_key, painted)
+    if not job.output.upscale:
+        return painted, reinked
+    enlarged = _enlarge(painted, studio, steps)
+    keep(enlarged_key, enlarged)
+    return enlarged, reinked
+
+
+def _paint(scene: Scene, studio: Studio, steps: Steps) -> Art:
     job = scene.job
     with steps("sanitize"):
         plate = sanitize_studio(scene.photo, _sanitize_options(scene), scene.places.subject, studio, steps.check)
@@ -119,12 +150,17 @@ def _make_art(scene: Scene, studio: Studio, steps: Steps) -> Art:
         raise InternalError  # the studio engine's phase 1 finds one or raises
     with steps("steer"):
         options = paint_options(job.mode, job.style, job.seed)
-        painted = paint_vehicle(plate, plate.vehicle, options, studio, steps.check)
-    if job.output.upscale:
-        with steps("enforce"):
-            painted = painted.enlarged(_bounded(studio.enlarge(painted.rgb, steps.check)))
-    warnings = (*plate.warnings, *painted.warnings, *studio.warnings)
-    return Art(painted, plate.removed, dict(studio.models), warnings)
+        painted = paint_vehicle(plate, plate.vehicle, options, studio, steps.check, steps.tell)
+    return Art(painted, plate.removed, dict(studio.models), plate.warnings + painted.warnings)
+
+
+def _enlarge(art: Art, studio: Studio, steps: Steps) -> Art:
+    def tell(message: str, share: float) -> None:
+        steps.tell(message, ENLARGING * share)
+
+    with steps("enforce"):
+        rgb = _bounded(studio.enlarge(art.painted.rgb, steps.check, tell))
+    return art.enlarged(rgb, studio.models)
 
 
 def _bounded(rgb: U8) -> U8:
@@ -149,9 +185,17 @@ def _sanitize_options(scene: Scene) -> SanitizeOptions:
     )
 
 
-def _key(scene: Scene, revisions: dict[str, str]) -> str:
-    """Everything that the models' work depends on, and nothing else."""
+def _keys(scene: Scene, revisions: Mapping[str, str]) -> tuple[str, str]:
+    """Everything that the painting depends on, and nothing else; and the same of its enlarging.
+
+    Both begin with the photo's SHA-256, by which `Kept.drop` finds them.
+    """
     job, photo = scene.job, scene.photo
     options = job.model_dump(mode="json", include={"mode", "subject", "sanitize", "style", "seed"})
-    facts = [photo.sha256, photo.width_px, photo.height_px, options, job.output.upscale, sorted(revisions.items())]
+    painters = sorted(item for item in revisions.items() if item[0] not in UPSCALER.rows)
+    painted = f"{photo.sha256}-{_digest(photo.width_px, photo.height_px, options, painters)}"
+    return painted, f"{photo.sha256}-{_digest(painted, [revisions.get(row) for row in UPSCALER.rows])}"
+
+
+def _digest(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

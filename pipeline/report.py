@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import numpy as np
 
+from models.registry import Mode
 from pipeline.export.svg import rounded_down
+from pipeline.measured import Measured
 from pipeline.modes import paint_options
 from pipeline.quality import coverage_pct, mean_delta_e_per_ink
 from pipeline.request import studio_only_fields
 from pipeline.schema import (
     CertificateReport,
     Engine,
+    EngineEstimate,
     Estimate,
     InkReport,
     JobInput,
@@ -43,9 +47,10 @@ class ModelsUsed:
     Attributes:
         revisions: name of each model that made the picture → revision.
         loads: unit → milliseconds of loading it in this job.
-        reinked: whether phases 1 and 2 were kept from an earlier job, so that no model ran.
+        reinked: whether phases 1 and 2 were kept from an earlier job, so that at most the upscaler ran.
         vram_peak_mb: None on a CPU.
         gpu: its name; None on a CPU.
+        warnings: of what memory made it give up.
     """
 
     revisions: dict[str, str] = field(default_factory=dict)
@@ -53,6 +58,7 @@ class ModelsUsed:
     reinked: bool = False
     vram_peak_mb: float | None = None
     gpu: str | None = None
+    warnings: tuple[Warning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,35 @@ def full_report(job: JobInput, made: Made, timings: Timings, price_usd_per_s: fl
     )
 
 
+def cached_report(
+    job: JobInput, stored: Report, timings: Timings, price_usd_per_s: float | None, chosen: tuple[Warning, ...]
+) -> Report:
+    """The report on a result that was kept: of the picture what was said then, of the work what this job took.
+
+    Args:
+        stored: without the reasons for its engine.
+        chosen: why this job takes that engine, where its caller left the choice.
+    """
+    return stored.model_copy(
+        update={
+            "options": options_used(job, stored.engine),
+            "timings_ms": timings,
+            "loads": {},
+            "reinked": False,
+            "vram_peak_mb": None,
+            "gpu": None,
+            "cost_estimate_usd": cost_usd(timings.total / 1000, price_usd_per_s),
+            "cached": True,
+            "warnings": warning_reports(chosen) + stored.warnings,
+        }
+    )
+
+
+def warning_reports(warnings: Iterable[Warning]) -> tuple[WarningReport, ...]:
+    """Warnings as a report holds them."""
+    return tuple(WarningReport(code=warning.code, message=warning.message) for warning in warnings)
+
+
 def dry_report(
     job: JobInput,
     engine: Engine,
@@ -142,12 +177,34 @@ def options_used(job: JobInput, engine: Engine) -> Options:
     return options.model_copy(update={"style": paint_options(job.mode, job.style, job.seed).style()})
 
 
-def estimate(seconds: float, price_usd_per_s: float | None) -> Estimate:
-    """An upper bound from the deadlines of all phases, in seconds."""
+def estimate(engine: Engine, each: tuple[EngineEstimate, ...]) -> Estimate:
+    """What is said of a job that `engine` serves, among `each` that could."""
+    chosen = next(one for one in each if one.engine == engine)
     return Estimate(
-        seconds_at_most=seconds,
-        cost_usd_at_most=cost_usd(seconds, price_usd_per_s),
+        seconds_at_most=chosen.seconds_at_most,
+        cost_usd_at_most=chosen.cost_usd_at_most,
         basis="the sum of the deadlines that this worker sets its phases, at its configured price",
+        engines=each,
+    )
+
+
+def engine_estimate(
+    engine: Engine, mode: Mode | None, at_most_s: float, measured: Measured, price_usd_per_s: float | None
+) -> EngineEstimate:
+    """The bound of an engine's deadlines, in seconds, beside what such jobs took."""
+    typical_s, jobs = measured.typical_s(engine, mode)
+    kind = engine if mode is None else f"{engine} {mode}"
+    return EngineEstimate(
+        engine=engine,
+        mode=mode,
+        seconds_at_most=at_most_s,
+        cost_usd_at_most=cost_usd(at_most_s, price_usd_per_s),
+        seconds=None if typical_s is None else round(typical_s, 3),
+        cost_usd=None if typical_s is None else cost_usd(typical_s, price_usd_per_s),
+        jobs=jobs,
+        basis=f"this worker process has served no {kind} job yet"
+        if typical_s is None
+        else f"the median of this worker process's latest {kind} jobs, without loading models and without uploads",
     )
 
 
@@ -221,7 +278,7 @@ def _subject(made: Made) -> SubjectReport:
 def _warnings(job: JobInput, engine: Engine, noted: tuple[Warning, ...]) -> tuple[WarningReport, ...]:
     if engine == "draft":
         noted = (*noted, *_idle(job))
-    return tuple(WarningReport(code=warning.code, message=warning.message) for warning in noted)
+    return warning_reports(noted)
 
 
 def _idle(job: JobInput) -> tuple[Warning, ...]:

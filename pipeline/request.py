@@ -1,16 +1,14 @@
 """Reading a request: one clear sentence for each way it can be wrong.
 
-`parse_request` is the only door in. It refuses unknown fields by the nearest known name, refuses by name what is not
-built yet (`NOT_BUILT`), expands the preset, and checks what fields ask of each other. What depends on the photo (a box
-outside it) waits for `run`, which has the photo.
+`parse_request` is the only door in. It refuses unknown fields by the nearest known name, expands the preset, and checks
+what fields ask of each other. What depends on the photo (a box outside it) waits for `run`, which has the photo.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -30,34 +28,11 @@ from pipeline.schema import (
     JobInput,
     JobOutput,
     Output,
+    PurgeOutput,
     Sanitize,
     Style,
     shown,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class NotBuilt:
-    """A frozen field, or some of its values, that no phase serves yet.
-
-    Attributes:
-        field: path in the request; `[]` stands for each element of a list.
-        built: the values that are served.
-        waits_for: what it comes with.
-    """
-
-    field: str
-    built: tuple[object, ...]
-    waits_for: str
-
-
-_CACHE = "the result cache"
-
-NOT_BUILT: tuple[NotBuilt, ...] = (
-    NotBuilt("action", ("illustrate", "dry_run", "ping"), _CACHE),
-    NotBuilt("cache", ("use", "off"), _CACHE),
-)
-"""Every field that is refused by name, and what it waits for. Its default always passes."""
 
 STUDIO_ONLY = (
     "mode",
@@ -83,7 +58,6 @@ def parse_request(value: object) -> JobInput:
         faults = refused.errors(include_url=False)
         first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
         raise _schema_error(first) from None
-    _check_built(job)
     if job.engine == "draft" and (idle := studio_only_fields(job)):
         raise SchemaError("means nothing to the draft engine, which has no models", field=idle[0])
     if (output := expand(job.output)) != job.output:
@@ -100,25 +74,10 @@ def studio_only_fields(job: JobInput) -> tuple[str, ...]:
 
 
 def _value_at(job: JobInput, path: str) -> Any:
-    return next(value for _, value in _values_at(job, path))
-
-
-def _check_built(job: JobInput) -> None:
-    for row in NOT_BUILT:
-        for path, value in _values_at(job, row.field):
-            if value not in row.built:
-                what = f"{shown(value)} is " if isinstance(row.built[0], str) else ""
-                raise SchemaError(f"{what}not built yet; it comes with {row.waits_for}", field=path)
-
-
-def _values_at(job: JobInput, path: str) -> Iterator[tuple[str, Any]]:
     value: Any = job
-    for name in path.removesuffix("[]").split("."):
+    for name in path.split("."):
         value = getattr(value, name)
-    if path.endswith("[]"):
-        yield from ((f"{path[:-2]}[{i}]", element) for i, element in enumerate(value))
-    else:
-        yield path, value
+    return value
 
 
 def _check_together(job: JobInput) -> None:
@@ -235,11 +194,8 @@ def _unknown(loc: tuple[int | str, ...]) -> str:
 
 
 def schema_text() -> str:
-    """The published JSON schema (draft 2020-12) of a job's `input` and `output`; sorted, so that its bytes are stable.
-
-    `x-not-built` lists what `NOT_BUILT` refuses: the values that pass, and what the others come with.
-    """
-    replies = (JobOutput, DryRunOutput, Health)
+    """The published JSON schema (draft 2020-12) of a job's `input` and `output`; sorted: its bytes are stable."""
+    replies = (JobOutput, DryRunOutput, Health, PurgeOutput)
     refs, definitions = models_json_schema(
         [(JobInput, "validation"), *((reply, "serialization") for reply in replies)],
         ref_template="#/$defs/{model}",
@@ -253,7 +209,6 @@ def schema_text() -> str:
             "input": refs[JobInput, "validation"],
             "output": {"oneOf": [refs[reply, "serialization"] for reply in replies]},
         },
-        "x-not-built": {row.field: {"built": row.built, "comes_with": row.waits_for} for row in NOT_BUILT},
         "$defs": definitions["$defs"],
     }
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.decode import decode_bytes, decode_text
+from pipeline.decode import bytes_of_text, decode_bytes
 from pipeline.enforce import EnforceOptions, enforce
 from pipeline.errors import InternalError, SchemaError
 from pipeline.export.audit import SvgAuditError, audit_svg
@@ -21,13 +21,13 @@ from pipeline.palette import Extract, extract_palette
 from pipeline.physical import printed_width_mm
 from pipeline.picture import Scene, draft_picture, studio_picture
 from pipeline.places import check_places
-from pipeline.report import Made, dry_report, estimate, full_report
-from pipeline.schema import DryRunOutput, JobInput, Output, Report
+from pipeline.report import Made, dry_report, engine_estimate, estimate, full_report
+from pipeline.schema import DryRunOutput, Engine, EngineEstimate, JobInput, Output, Report
 from pipeline.steps import PERCENT, Progress, Steps
 from pipeline.trace.features import FeatureReport, hold_min_feature
 from pipeline.types import Drawing, IndexMap, Palette, Photo, Warning
 from pipeline.vectorize import TITLE, VectorizeOptions, vectorize
-from pipeline.worker import Worker, choose_engine
+from pipeline.worker import Worker, choose_engine, engines_for
 
 FRAME_PX = 1024
 """Long side of the working frame in pixels."""
@@ -44,6 +44,7 @@ class JobResult:
         pngs: in the order of `output.png_widths`, empty where no PNG was asked for.
         files: the other formats, in the order of `output.formats`.
         report: on all of it.
+        whole: False where memory made the studio engine give something up, which another run may not have to.
     """
 
     drawing: Drawing
@@ -52,6 +53,26 @@ class JobResult:
     pngs: tuple[Png, ...]
     files: tuple[ExportedFile, ...]
     report: Report
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job that has its engine and its photo.
+
+    Attributes:
+        chosen: why this engine, where the caller left the choice.
+        encoded: the photo's file.
+        frame_px: long side of the working frame.
+        steps: the job's clock, which has been running since before the photo was read.
+    """
+
+    job: JobInput
+    engine: Engine
+    chosen: tuple[Warning, ...]
+    encoded: bytes
+    frame_px: int
+    steps: Steps
 
 
 def run(
@@ -70,16 +91,37 @@ def run(
         worker: whose settings and models serve it.
         data: the encoded photo, for callers that hold bytes; then `job.image` is None.
         frame_px: long side of the working frame.
-        progress: told of each phase as it starts, on this thread.
+        progress: told of each phase as it starts, on this thread; of models' loads and steps, on the thread of those.
         cancelled: asked between the phases, before each PNG, and while a model or the tracer runs.
 
     Raises:
         LiveryError: any of the tree; the same input raises the same error again.
     """
+    return make(begin(job, worker, data=data, frame_px=frame_px, progress=progress, cancelled=cancelled), worker)
+
+
+def begin(
+    job: JobInput,
+    worker: Worker,
+    *,
+    data: bytes | None = None,
+    frame_px: int = FRAME_PX,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Order:
+    """Choose a job's engine and fetch its photo. Arguments and errors as for `run`."""
     engine, chosen = choose_engine(job, worker)
     steps = Steps(worker.settings, engine, progress, cancelled)
     with steps("decode"):
-        photo = _read_photo(job, worker, steps, data, frame_px)
+        encoded = read_file(job, worker, steps, data)
+    return Order(job, engine, chosen, encoded, frame_px, steps)
+
+
+def make(order: Order, worker: Worker) -> JobResult:
+    """The four phases of a job, and what follows them. Errors as for `run`."""
+    job, engine, steps = order.job, order.engine, order.steps
+    with steps("decode"):
+        photo = _decode(job, order.encoded, order.frame_px)
         places = check_places(job, photo)
         palette = _palette(job, photo)
     scene = Scene(job, photo, palette, places)
@@ -87,16 +129,17 @@ def run(
     with steps("enforce"):
         inked = EnforceOptions(job.detail, _background(job, palette))
         index = enforce(picture.illustration, palette, inked, picture.quantise)
+    models = picture.models()
     with steps("vectorize"):
         # The studio engine's map is larger than the photo's frame, which tolerances are stated in.
         tolerance_px = job.output.tolerance_px * max(index.width_px / photo.width_px, 1.0)
         held = _hold_features(job.output, index, tolerance_px)
-        drawing = vectorize(held.index, _tracing(job.output, held, tolerance_px, steps), cancelled=cancelled)
+        drawing = vectorize(held.index, _tracing(job.output, held, tolerance_px, steps), cancelled=steps.cancelled)
     with steps("export"):
         _audit(drawing, palette)
         pngs = _pngs(job.output, drawing, steps)
         files = _files(job.output, drawing, held.index, tolerance_px, steps)
-    noted = (photo, places, picture, held, drawing)
+    noted = (photo, places, picture, models, held, drawing)
     made = Made(
         engine=engine,
         photo=photo,
@@ -106,46 +149,62 @@ def run(
         iou=picture.iou,
         index=held.index,
         drawing=drawing,
-        models=picture.models,
-        warnings=chosen + tuple(warning for part in noted for warning in part.warnings),
+        models=models,
+        warnings=order.chosen + tuple(warning for part in noted for warning in part.warnings),
     )
     report = full_report(job, made, steps.timings(), worker.settings.price_usd_per_s)
-    return JobResult(drawing, held.index, photo, pngs, files, report)
+    if order.frame_px == FRAME_PX:
+        worker.measured.note(report)
+    return JobResult(drawing, held.index, photo, pngs, files, report, whole=not models.warnings)
 
 
 def dry_run(job: JobInput, worker: Worker, *, data: bytes | None = None, frame_px: int = FRAME_PX) -> DryRunOutput:
-    """Check a job as `run` would, photo included where there is one, and bound what it would take.
+    """Check a job as `run` would, photo included where there is one, and say what it would take.
 
     Raises:
         LiveryError: what `run` would raise before phase 1.
     """
     engine, chosen = choose_engine(job, worker)
-    settings = worker.settings
-    steps = Steps(settings, engine)
+    steps = Steps(worker.settings, engine)
     photo, noted = None, chosen
     palette = None if isinstance(job.palette, Extract) else job.palette
     if job.image is not None or job.image_url is not None or data is not None:
         with steps("decode"):
-            photo = _read_photo(job, worker, steps, data, frame_px)
+            photo = _decode(job, read_file(job, worker, steps, data), frame_px)
             noted = (*chosen, *photo.warnings, *check_places(job, photo).warnings)
             palette = _palette(job, photo)
     report = dry_report(job, engine, photo, palette, steps.timings(), noted)
-    seconds = sum(settings.deadline_s(phase, engine) for phase in PERCENT)
-    return DryRunOutput(report=report, estimate=estimate(seconds, settings.price_usd_per_s))
+    each = tuple(_engine_estimate(job, able, worker) for able in engines_for(job, worker))
+    return DryRunOutput(report=report, estimate=estimate(engine, each))
 
 
-def _read_photo(job: JobInput, worker: Worker, steps: Steps, data: bytes | None, frame_px: int) -> Photo:
+def _engine_estimate(job: JobInput, engine: Engine, worker: Worker) -> EngineEstimate:
+    settings, mode = worker.settings, job.mode if engine == "studio" else None
+    at_most_s = sum(settings.deadline_s(phase, engine) for phase in PERCENT)
+    return engine_estimate(engine, mode, at_most_s, worker.measured, settings.price_usd_per_s)
+
+
+def read_file(job: JobInput, worker: Worker, steps: Steps, data: bytes | None = None) -> bytes:
+    """The photo's file: as the job holds it, from its address, or as the caller hands it over.
+
+    Raises:
+        SchemaError: there is none, or more than one.
+        FetchError, ImageError: it can't be had.
+    """
     if data is not None:
         if job.image is not None or job.image_url is not None:
             field = "image" if job.image is not None else "image_url"
             raise SchemaError("can't stand beside the photo's bytes", field=field)
-        return decode_bytes(data, frame_px=frame_px)
+        return data
     if job.image_url is not None:
-        fetched = fetch_image(job.image_url, bucket=worker.settings.bucket, check=steps.check)
-        return decode_bytes(fetched, frame_px=frame_px, field="image_url")
+        return fetch_image(job.image_url, bucket=worker.settings.bucket, check=steps.check)
     if job.image is None:
         raise SchemaError("is missing: send the photo as base64, or its address as image_url", field="image")
-    return decode_text(job.image, frame_px=frame_px)
+    return bytes_of_text(job.image)
+
+
+def _decode(job: JobInput, encoded: bytes, frame_px: int) -> Photo:
+    return decode_bytes(encoded, frame_px=frame_px, field="image" if job.image_url is None else "image_url")
 
 
 def _palette(job: JobInput, photo: Photo) -> Palette:

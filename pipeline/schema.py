@@ -253,14 +253,16 @@ class Options(Strict):
     """Seed of the studio engine; the draft engine has no randomness."""
     output: Output = Output()
     cache: Literal["use", "refresh", "off"] = "use"
-    """Off: nothing of the photo is kept."""
+    """Use: the same job again is answered with what it made before. Refresh: it is made anew, and kept. Off: nothing of
+    the photo is kept."""
 
 
 class JobInput(Options):
     """The request."""
 
     action: Literal["illustrate", "dry_run", "ping", "purge"] = "illustrate"
-    """Dry_run validates and estimates; ping reports the worker's health and takes no other field."""
+    """Dry_run validates and estimates; ping reports the worker's health and takes no other field; purge drops what is
+    kept of the photo, whatever the other fields are."""
     image: str | None = None
     """The photo: base64 or a data: URL of a JPEG, PNG or WebP."""
     image_url: str | None = None
@@ -376,12 +378,13 @@ class Report(Strict):
     loads: dict[str, float] = {}
     """Model name to the milliseconds that loading it took in this job."""
     reinked: bool = False
-    """Whether phases 1 and 2 were kept from an earlier job of the same photo, so that no model ran."""
+    """Whether phases 1 and 2 were kept from an earlier job of the same photo, so that at most the upscaler ran."""
     vram_peak_mb: float | None = None
     gpu: str | None = None
     cost_estimate_usd: float | None = None
     """Null where the worker has no price configured."""
     cached: bool = False
+    """Whether the result was kept from an earlier job; then times, loads, VRAM, GPU and cost are this job's own."""
     input_sha256: str | None = None
     """Of the encoded photo."""
     output_sha256: str | None = None
@@ -421,14 +424,36 @@ class JobOutput(Strict):
     report: Report
 
 
+class EngineEstimate(Strict):
+    """What a job takes by one engine: a bound, and what such jobs took on this worker."""
+
+    engine: Engine
+    mode: Literal["fast", "faithful"] | None = None
+    """Null for the draft engine, which has none."""
+    seconds_at_most: float
+    """The sum of the deadlines that the worker sets the phases."""
+    cost_usd_at_most: float | None
+    seconds: float | None
+    """Median of the jobs that this worker process measured, without loading models and without uploads; null where it
+    has measured none."""
+    cost_usd: float | None
+    """Of those seconds; null where the worker has no price configured."""
+    jobs: int
+    """How many were measured."""
+    basis: str
+    """What `seconds` is made of, or why it is null."""
+
+
 class Estimate(Strict):
-    """Upper bounds for the job, from the worker's own settings; nothing is guessed."""
+    """Bounds from the worker's own settings, and what it measured; nothing is guessed."""
 
     seconds_at_most: float
     cost_usd_at_most: float | None
     """Null where the worker has no price configured."""
     basis: str
     """What the bounds are made of."""
+    engines: tuple[EngineEstimate, ...]
+    """Each engine that could serve the job on this worker, whichever of them the job names."""
 
 
 class DryRunOutput(Strict):
@@ -438,11 +463,56 @@ class DryRunOutput(Strict):
     estimate: Estimate
 
 
+class PurgeOutput(Strict):
+    """The reply to `purge`. What other workers hold of the photo in their memory they let go within 15 minutes."""
+
+    input_sha256: str
+    """Of the encoded photo."""
+    results: int
+    """Results that were dropped from the cache."""
+    pictures: int
+    """What phases 1 and 2 had made, dropped from this worker's memory."""
+    bytes: int
+    """Of those results."""
+
+
 class EngineHealth(Strict):
     ready: bool
     reason: str
     """Why not, or what was checked."""
     self_check_ms: float | None = None
+
+
+class GpuHealth(Strict):
+    """The GPU at the moment of the question; null is what its driver doesn't tell."""
+
+    name: str
+    driver: str
+    memory_mb: int | None
+    memory_used_mb: int | None
+    """MiB, by all processes."""
+    utilisation_pct: int | None
+    temperature_c: int | None
+    power_w: float | None
+
+
+class VolumeTree(Strict):
+    """How the volume differs from its manifest, by names and sizes; paths are relative to it. Longer lists are cut."""
+
+    kind: Literal["hub", "tiny", "random"] | None
+    """Of weights: the published ones, or random ones for tests; null where there is no manifest."""
+    revisions: dict[str, str]
+    """Of each model that the manifest lists."""
+    unlisted: tuple[str, ...]
+    """Models that the studio engine needs and the manifest doesn't list."""
+    missing: tuple[str, ...]
+    """Files that the manifest lists and that are not there."""
+    resized: tuple[str, ...]
+    """Files of another size than the manifest lists."""
+    unexpected: tuple[str, ...]
+    """Files among the models that the manifest doesn't list."""
+    cut: int = 0
+    """Paths that the lists would hold besides."""
 
 
 class Health(Strict):
@@ -452,7 +522,12 @@ class Health(Strict):
     auto: Engine | None
     """What `engine: "auto"` becomes on this worker; null where it would fail."""
     engines: dict[Engine, EngineHealth]
-    volume: Literal["unset", "missing", "unreadable", "present"]
-    gpu: str | None
+    volume: Literal["unset", "missing", "unreadable", "damaged", "present"]
+    """Damaged: its manifest can't be read."""
+    tree: VolumeTree | None
+    """Null where no volume is present."""
+    gpu: GpuHealth | None
+    gpu_reason: str | None
+    """Why nothing is known of a GPU."""
     threads: int
     versions: dict[str, str | None]

@@ -39,6 +39,9 @@ RUNPOD_NAMES: Mapping[str, str] = {
 LONGEST_EXPIRY_S = 24 * 3600
 """Longest life of a link to a result."""
 
+LONGEST_KEPT_S = 90 * 24 * 3600
+"""Longest that a result may be kept."""
+
 PLATFORM_REPLY_BYTES = 20_000_000
 """Above about this size RunPod shows a job as completed without its output."""
 
@@ -125,6 +128,12 @@ class Settings(BaseSettings):
     """Whether models may be used whose licence forbids commercial work."""
     allow_synthetic: bool = False
     """Whether a volume of random weights, made for tests, may serve jobs."""
+    cache: Path | None = None
+    """Folder of the result cache, which many workers may share; unset: `cache` on the volume, where there is one."""
+    cache_mb: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)] = 2048
+    """MiB that the kept results may take together; 0: none is kept."""
+    cache_s: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LONGEST_KEPT_S)] = 7 * 24 * 3600
+    """How long a result is kept, from when it was made. While no worker runs, it goes when the next one starts."""
     price_usd_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Price of a second of this worker in US dollars; without it replies carry no cost estimate."""
     deadline_decode_s: Seconds = 40.0
@@ -165,8 +174,14 @@ class Settings(BaseSettings):
     """Seconds that the links to results live."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe line that is logged."""
+    log_format: Literal["json", "text"] = "json"
+    """What a line of the log is: an object for a collector, or a sentence for people."""
     threads: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=256)] | None = None
     """Threads of the compiled kernels, which read the variable themselves; unset: one for each processor."""
+    least_disk_mb: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 512
+    """MiB that must be free for temporary files when the worker starts on the platform."""
+    least_vram_mb: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 12_288
+    """MiB of GPU memory that must be free when a worker that may serve the studio engine starts on the platform."""
 
     @property
     def bucket(self) -> Bucket | None:

@@ -1,4 +1,4 @@
-"""The clock of a job: what each phase took, and what ends it before its time."""
+"""The clock of a job: what each phase took, how far the job is, and what ends it before its time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import cv2
 
 from pipeline.errors import Cancelled, DeadlineExceeded, OutOfMemory
 from pipeline.schema import Engine, Timings
@@ -21,15 +23,44 @@ PERCENT: dict[Phase, int] = {
     "export": 80,
     "upload": 95,
 }
-"""Share of a typical job that is done when a phase starts."""
+"""Share of a typical job of the draft engine that is done when a phase starts."""
+
+STUDIO_PERCENT: dict[Phase, int] = {
+    "decode": 0,
+    "sanitize": 3,
+    "steer": 15,
+    "enforce": 70,
+    "vectorize": 85,
+    "export": 93,
+    "upload": 97,
+}
+"""The same of the studio engine, whose time goes into painting."""
+
+DOING: dict[Phase, str] = {
+    "decode": "reading the photo",
+    "sanitize": "taking off what is not the vehicle's own",
+    "steer": "drawing the picture",
+    "enforce": "laying the inks",
+    "vectorize": "tracing the outlines",
+    "export": "making the files",
+    "upload": "handing the files over",
+}
+"""What is said of a phase that starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A phase has started; `percent` of the job is done."""
+    """How far a job is.
+
+    Attributes:
+        phase: under way.
+        percent: of the job that is done, 0 to 99; never less than what was told before.
+        message: what is being done, in a few words.
+    """
 
     phase: Phase
     percent: int
+    message: str
 
 
 @dataclass(slots=True)
@@ -44,6 +75,7 @@ class Steps:
     began_s: float = field(default_factory=time.perf_counter)
     _phase: Phase | None = None
     _phase_began_s: float = 0.0
+    _told: Progress | None = None
 
     @contextmanager
     def __call__(self, phase: Phase) -> Iterator[None]:
@@ -55,16 +87,30 @@ class Steps:
             OutOfMemory: the process could not get memory.
         """
         self.ask()
-        if self.progress is not None and phase not in self.spent_s:
-            self.progress(Progress(phase, PERCENT[phase]))
+        if phase not in self.spent_s:
+            self._say(phase, DOING[phase], 0.0)
         self._phase, self._phase_began_s = phase, time.perf_counter()
         try:
             yield
         except MemoryError:
             raise OutOfMemory(f"the worker ran out of memory in {phase}") from None
+        except cv2.error as fault:
+            if fault.code != cv2.Error.StsNoMem:
+                raise
+            raise OutOfMemory(f"the worker ran out of memory in {phase}") from None
         self._keep_to_deadline()
         self.spent_s[phase] = self._spent_now_s(phase)
         self._phase = None
+
+    def tell(self, message: str, share: float = 0.0) -> None:
+        """Tell of a step within the present phase. For whichever thread works on it at that moment.
+
+        Args:
+            message: what is being done, in a few words.
+            share: of the phase that is done by now, 0 to 1.
+        """
+        if self._phase is not None:
+            self._say(self._phase, message, share)
 
     def check(self) -> None:
         """Raise where the job was cancelled, or its present phase has run past its time. For any thread."""
@@ -84,6 +130,19 @@ class Steps:
         """Of the phases that ended."""
         spent_ms = {phase: round(spent_s * 1000, 1) for phase, spent_s in self.spent_s.items()}
         return Timings(**spent_ms, total=round(self.total_s() * 1000, 1))
+
+    def _say(self, phase: Phase, message: str, share: float) -> None:
+        if self.progress is None:
+            return
+        starts = STUDIO_PERCENT if self.engine == "studio" else PERCENT
+        start = starts[phase]
+        end = min((other for other in starts.values() if other > start), default=99)
+        percent = start + int(share * (end - start))
+        told = self._told
+        now = Progress(phase, percent if told is None else max(percent, told.percent), message)
+        if now != told:
+            self._told = now
+            self.progress(now)
 
     def _spent_now_s(self, phase: Phase) -> float:
         return self.spent_s.get(phase, 0.0) + time.perf_counter() - self._phase_began_s

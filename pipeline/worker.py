@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from models.studio import StudioWorker
 from pipeline.art import Art
+from pipeline.cache import ResultCache
 from pipeline.errors import ModelMissing
 from pipeline.kept import Kept
+from pipeline.measured import Measured
 from pipeline.schema import Engine, JobInput
 from pipeline.settings import Settings
 from pipeline.types import Warning
@@ -21,13 +23,18 @@ class Worker:
         settings: of the deployment.
         studio: the studio engine's resident set; None where no volume is set. Nothing is loaded before the first job.
         kept: what phases 1 and 2 made of recent photos.
+        measured: what jobs took.
+        cache: what jobs made; None where nothing is kept.
     """
 
     settings: Settings
     studio: StudioWorker | None = None
     kept: Kept[Art] = field(default_factory=Kept)
+    measured: Measured = field(default_factory=Measured)
+    cache: ResultCache | None = None
 
     def __post_init__(self) -> None:
+        self.cache = _cache_of(self.settings)
         if self.settings.volume is not None:
             self.studio = StudioWorker(
                 self.settings.volume,
@@ -35,6 +42,15 @@ class Worker:
                 weights_mb=self.settings.weights_mb,
                 threads=self.settings.threads,
             )
+
+
+def _cache_of(settings: Settings) -> ResultCache | None:
+    folder = settings.cache
+    if folder is None and settings.volume is not None and settings.volume.is_dir():
+        folder = settings.volume / "cache"
+    if folder is None or settings.cache_mb == 0:
+        return None
+    return ResultCache(folder, settings.cache_mb << 20, settings.cache_s)
 
 
 def choose_engine(job: JobInput, worker: Worker) -> tuple[Engine, tuple[Warning, ...]]:
@@ -62,6 +78,11 @@ def choose_engine(job: JobInput, worker: Worker) -> tuple[Engine, tuple[Warning,
     if reason is None:
         return "studio", (Warning("engine_auto", "auto took the studio engine: the models and a GPU are there"),)
     return "draft", (Warning("engine_auto", f"auto took the draft engine: {reason}"),)
+
+
+def engines_for(job: JobInput, worker: Worker) -> tuple[Engine, ...]:
+    """Every engine that could serve `job` here, whichever it names."""
+    return ("draft",) if _why_no_studio(job, worker) is not None else ("draft", "studio")
 
 
 def _why_no_studio(job: JobInput, worker: Worker) -> str | None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from builder.__main__ import main as build
+from builder.writers import write_row
+from models.registry import row_named
 from tests.make_sample import draw_sample
 from tests.scene import Scene
+
+if TYPE_CHECKING:
+    from tests.s3_server import Store
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +34,31 @@ def tiny_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert build(["tiny", "--volume", str(volume)]) == 0
     torch.set_num_threads(threads)
     return volume
+
+
+@pytest.fixture(scope="module")
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of one row with tiny random weights: of the row that the test module calls `ROW`."""
+    torch = pytest.importorskip("torch", reason="the studio extra is not installed")
+    torch.set_num_threads(1)
+    row: str = request.module.ROW
+    folder = tmp_path_factory.mktemp("volume") / row
+    write_row(row_named(row), folder, "tiny", 1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[Store]:
+    """An S3 store in a process of its own; tests take `store`."""
+    from tests import s3_server  # noqa: PLC0415 - the SDK behind it takes long to import
+
+    store = s3_server.start()
+    yield store
+    store.stop()
+
+
+@pytest.fixture
+def store(s3_process: Store) -> Store:
+    """The S3 store, empty, with nothing about to go wrong."""
+    s3_process.clear()
+    return s3_process

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 from builder.__main__ import main
-from models.registry import REGISTRY, rows_of
+from builder.choice import Choice
+from builder.lease import BuilderLock
+from builder.report import Report
+from builder.synthesise import synthesise
+from builder.volume import SPARE_BYTES
+from models.registry import REGISTRY, Row, row_named, rows_of
 from models.store import Store, read_manifest
+from pipeline.errors import VolumeFull
 
 torch = pytest.importorskip("torch", reason="the studio extra is not installed")
 
+Usage = namedtuple("Usage", "total used free")
 EVERYTHING = ("--with", "zoedepth", "--with", "style-lora")
 
 
@@ -70,3 +79,38 @@ def test_a_revision_is_its_content_s(tiny: Path) -> None:
     assert manifest is not None
     revisions = {listed.revision for listed in manifest.rows.values()}
     assert len(revisions) == len(manifest.rows)
+
+
+class OneRow(Choice):
+    """A choice of one small row, so that a volume of full size is written in a moment."""
+
+    def rows(self, volume_pins: object = ()) -> tuple[Row, ...]:
+        return (row_named("realesrgan-x4plus-anime"),)
+
+
+@pytest.mark.parametrize("short_bytes", [0, 1])
+def test_the_room_that_is_asked_for_is_what_full_size_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_bytes: int
+) -> None:
+    free_bytes = (18 << 20) + SPARE_BYTES - short_bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free_bytes, 0, free_bytes))
+    report = Report("random")
+    with BuilderLock(tmp_path, 1.0, lambda: None) as lock:
+        if short_bytes:
+            with pytest.raises(VolumeFull, match=r"18\.9 MB are still to be written"):
+                synthesise(tmp_path, lock, OneRow(("fast",)), report, kind="random", seed=0)
+            return
+        synthesise(tmp_path, lock, OneRow(("fast",)), report, kind="random", seed=0)
+    (written,) = report.rows
+    assert 17 << 20 < written["bytes"] <= 18 << 20
+
+
+def test_a_whole_volume_of_full_size_needs_what_its_weights_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free_bytes = 15_000_000_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free_bytes, 0, free_bytes))
+    assert main(["random", "--volume", str(tmp_path)]) == 1
+    # 8.75 thousand million parameters: two bytes each, four in the detector, the inpainter, the decoder, the upscaler.
+    assert "VolumeFull: 17.5 GB are still to be written" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.safetensors"))

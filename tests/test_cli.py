@@ -21,7 +21,9 @@ from PIL import Image
 
 from pipeline.command import SAID_ONCE, main, stems_of
 from pipeline.files import write_fault
+from pipeline.steps import DOING
 from pipeline.terminal import FINE, INTERRUPTED, SOME_FAILED, UNUSABLE, printable_name
+from pipeline.types import Phase
 from tests.scene import Scene, encode_jpeg
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -250,8 +252,9 @@ def test_a_terminal_sees_the_phases_and_a_pipe_only_json(photos: Path, tmp_path:
     os.close(terminal)
     os.close(screen)
     assert [line["photo"] for line in lines(done)] == ["car.jpg"]
-    for phase in ("decode", "sanitize", "steer", "enforce", "vectorize", "export"):
-        assert f"car.jpg: {phase}".encode() in seen
+    phases: tuple[Phase, ...] = ("decode", "sanitize", "steer", "enforce", "vectorize", "export")
+    for phase in phases:
+        assert f"car.jpg: {DOING[phase]}".encode() in seen
 
 
 def test_nothing_that_is_read_is_written_over(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

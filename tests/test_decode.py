@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from pipeline.colour import delta_e, srgb_to_lab
-from pipeline.decode import MAX_BYTES, MAX_PARTS, MAX_SCANS, MAX_TEXT_CHARS, decode_bytes, decode_text
+from pipeline.decode import MAX_BYTES, MAX_PARTS, MAX_SCANS, MAX_TEXT_CHARS, bytes_of_text, decode_bytes
 from pipeline.errors import ImageCorrupt, ImageError, ImageTooLarge, ImageUnsupported
 from pipeline.resample import resize_linear
 from pipeline.types import Photo
@@ -82,7 +82,7 @@ def test_base64_of_any_usual_form_is_read(png_file: bytes) -> None:
         f"DATA:Image/PNG;charset=utf-8;BASE64,{lines}",
         f"data:image/jpeg;base64,{text}",
     ):
-        photo = decode_text(form, frame_px=96)
+        photo = decode_bytes(bytes_of_text(form), frame_px=96)
         assert np.array_equal(photo.rgb, expected.rgb)
         assert photo.sha256 == hashlib.sha256(png_file).hexdigest()
 
@@ -108,7 +108,7 @@ def test_text_that_is_not_base64_is_corrupt(spoil: Callable[[str], str]) -> None
     text = base64.b64encode(b"\x89PNG" + bytes(300)).decode()
     assert text.endswith("=") or len(text) % 4 == 0
     with pytest.raises(ImageCorrupt, match=r"^image: ") as caught:
-        decode_text(spoil(text))
+        bytes_of_text(spoil(text))
     assert caught.value.field == "image"
 
 
@@ -117,23 +117,23 @@ def test_text_that_is_not_base64_is_corrupt(spoil: Callable[[str], str]) -> None
 )
 def test_a_data_url_of_another_kind_is_unsupported(head: str, png_file: bytes) -> None:
     with pytest.raises(ImageUnsupported, match=r"data: URL"):
-        decode_text(head + base64.b64encode(png_file).decode())
+        bytes_of_text(head + base64.b64encode(png_file).decode())
 
 
 def test_text_inside_text_is_named(png_file: bytes) -> None:
     inner = b"data:image/png;base64," + base64.b64encode(png_file)
     with pytest.raises(ImageUnsupported, match=r"data: URL inside"):
-        decode_text(base64.b64encode(inner).decode())
+        decode_bytes(bytes_of_text(base64.b64encode(inner).decode()))
 
 
 def test_too_much_text_is_refused_by_its_length() -> None:
     # Not base64 at all: had it been decoded first, it would be called corrupt.
     with pytest.raises(ImageTooLarge):
-        decode_text("!" * 50_000_000)
+        bytes_of_text("!" * 50_000_000)
     with pytest.raises(ImageTooLarge):
-        decode_text("!" * MAX_TEXT_CHARS)
+        bytes_of_text("!" * MAX_TEXT_CHARS)
     with pytest.raises(ImageTooLarge):
-        decode_text("é" * (MAX_TEXT_CHARS + 1))
+        bytes_of_text("é" * (MAX_TEXT_CHARS + 1))
 
 
 def test_the_limit_on_bytes_is_exact() -> None:
@@ -142,12 +142,12 @@ def test_the_limit_on_bytes_is_exact() -> None:
         with pytest.raises(error):
             decode_bytes(data)
         with pytest.raises(error):
-            decode_text(base64.b64encode(data).decode())
+            decode_bytes(bytes_of_text(base64.b64encode(data).decode()))
 
 
 def test_errors_name_the_field_they_are_given() -> None:
     with pytest.raises(ImageCorrupt) as caught:
-        decode_text("", field="image_url")
+        decode_bytes(b"", field="image_url")
     assert caught.value.field == "image_url"
     with pytest.raises(ImageUnsupported) as other:
         decode_bytes(b"nothing of the kind", field="file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.device import CPU, Device, find_device, unfit_or
+from models.device import CPU, Device, find_device, free_memory_mb, try_device, unfit_or
 from pipeline.errors import ModelMissing
 
 torch = pytest.importorskip("torch", reason="the studio extra is not installed")
@@ -46,3 +46,22 @@ def test_the_device_here_is_one_that_torch_can_compute_on() -> None:
     assert device.channels_last == (device.kind == "cuda")
     if device.kind == "cpu":
         assert device == CPU
+
+
+def test_the_device_here_is_tried_by_having_it_compute() -> None:
+    try_device(find_device())
+
+
+def test_a_device_that_cannot_compute_is_found_out() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, which can")
+    # What a build without CUDA, or without a GPU, raises by itself.
+    with pytest.raises((RuntimeError, AssertionError)):
+        try_device(CARD)
+
+
+def test_the_memory_that_is_free_is_part_of_the_gpu_s() -> None:
+    device = find_device()
+    if device.memory_mb is None:
+        pytest.skip("there is no GPU")
+    assert 0 < free_memory_mb() <= device.memory_mb

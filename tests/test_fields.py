@@ -1,7 +1,7 @@
 """Every field of the request changes the output or the report, or is refused by name.
 
 The fields are walked from the models: a field without a row here fails. The options that the report repeats don't count
-as a change, save for `cache`, which asks that nothing is kept where nothing is kept anyway.
+as a change, save for `cache`, which the result cache answers to (tests/test_cache.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from pipeline.errors import FetchError, LiveryError, ModelMissing, SchemaError
-from pipeline.handover import job_output
+from pipeline.errors import FetchError, LiveryError, ModelMissing
+from pipeline.handover import finished, job_output
 from pipeline.request import STUDIO_ONLY, parse_request
 from pipeline.run import dry_run, run
 from pipeline.schema import JobInput, Output, Sanitize, Style
@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Mapping[str, Any], type[LiveryError]]] = {
 }
 
 ELSEWHERE = {"action", "cache"}
-"""Fields with a test of their own below."""
+"""Fields with tests of their own, here and in tests/test_cache.py."""
 
 IN_THE_STUDIO = set(STUDIO_ONLY)
 """Fields that the draft engine refuses (tests/test_schema.py) and the studio engine answers to (test_studio.py)."""
@@ -100,7 +100,8 @@ def fields() -> set[str]:
 
 def outcome(request: Mapping[str, Any]) -> dict[str, Any]:
     job = parse_request({**BASE, **request})
-    reply = job_output(run(job, Worker(Settings()), frame_px=FRAME_PX), Settings()).model_dump(mode="json")
+    result = finished(run(job, Worker(Settings()), frame_px=FRAME_PX))
+    reply = job_output(result, Settings()).model_dump(mode="json")
     del reply["report"]["timings_ms"], reply["report"]["options"]
     return reply
 
@@ -131,8 +132,6 @@ def test_the_field_is_refused_by_its_name(field: str) -> None:
     assert caught.value.field == field
 
 
-def test_cache_off_is_repeated_and_what_is_not_kept_yet_is_refused() -> None:
-    for value in ("use", "off"):
+def test_cache_is_repeated() -> None:
+    for value in ("use", "refresh", "off"):
         assert dry_run(parse_request({"cache": value}), Worker(Settings())).report.options.cache == value
-    with pytest.raises(SchemaError, match=r"^cache"):
-        parse_request({"cache": "refresh"})

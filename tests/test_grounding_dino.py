@@ -22,7 +22,6 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 
 from builder.synthetic import grounding_dino as synthetic
 from models.device import CPU
-from models.files import ModelFiles
 from models.grounding_dino import FILES, GroundingDino, load
 from models.requests import Detection
 from pipeline.errors import LiveryError, ModelCorrupt, ModelMissing
@@ -31,6 +30,7 @@ from pipeline.things import PHRASES
 from pipeline.types import U8
 from pipeline.vehicle import PHRASES as VEHICLES
 from tests.images import scene
+from tests.rows import files_of
 
 ROW = "grounding-dino-base"
 TARGETS = tuple(phrase for phrases in PHRASES.values() for phrase in phrases)
@@ -45,25 +45,13 @@ class Detector:
     processor: Any
 
 
-def files_at(folder: Path) -> ModelFiles:
-    return ModelFiles(ROW, "0" * 40, folder)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("volume") / ROW
-    synthetic.write(ROW, folder, "tiny", 1)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def detector(folder: Path) -> Detector:
     network: Any = GroundingDinoForObjectDetection
     pictures: Any = GroundingDinoImageProcessorPil
     processor: Any = GroundingDinoProcessor
     return Detector(
-        load(files_at(folder), CPU),
+        load(files_of(ROW, folder), CPU),
         network.from_pretrained(folder).eval(),
         processor(pictures.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)),
     )
@@ -181,7 +169,7 @@ def test_the_files_are_in_the_published_layout(folder: Path, detector: Detector,
 def test_a_file_that_the_library_wrote_loads_as_well(folder: Path, detector: Detector, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     detector.network.save_pretrained(tmp_path)
-    again = load(files_at(tmp_path), CPU)
+    again = load(files_of(ROW, tmp_path), CPU)
     rgb = picture(SHAPES[1])
     assert again.detect(rgb, TARGETS, 0.3, 0.3) == detector.ours.detect(rgb, TARGETS, 0.3, 0.3)
 
@@ -226,7 +214,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, spoil
     spoil(tensors)
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ModelCorrupt) as refused:
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)
     assert ROW in str(refused.value)
     assert "/" not in str(refused.value)
 
@@ -237,7 +225,7 @@ def test_numbers_that_are_none_are_a_fault_and_not_an_empty_result(folder: Path,
     tensors["model.text_projection.bias"][:] = float("nan")
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ModelCorrupt, match=ROW):
-        load(files_at(tmp_path), CPU).detect(picture(SHAPES[0]), TARGETS, 0.35, 0.25)
+        load(files_of(ROW, tmp_path), CPU).detect(picture(SHAPES[0]), TARGETS, 0.35, 0.25)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -245,7 +233,7 @@ def test_every_file_is_needed(folder: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).unlink()
     with pytest.raises(LiveryError) as refused:
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)
     assert isinstance(refused.value, ModelMissing)
 
 
@@ -255,4 +243,4 @@ def test_a_file_that_was_cut_short_is_refused(folder: Path, tmp_path: Path, name
     content = (folder / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelCorrupt, match=ROW):
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)

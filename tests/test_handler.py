@@ -34,6 +34,7 @@ from pipeline.errors import DeviceLost, UploadFailed
 from pipeline.schema import DryRunOutput, Health, JobOutput
 from pipeline.settings import Settings
 from pipeline.trace import livery
+from pipeline.updates import Updates
 
 ROOT = Path(__file__).parent.parent
 HANG_S = 120
@@ -283,7 +284,7 @@ def test_updates_go_out_one_at_a_time_in_order_at_most_two_a_second_and_never_af
         time.sleep(0.05)
         under_way -= 1
 
-    updates = handler.Updates(send)
+    updates = Updates(send)
     for percent in range(70):
         updates.offer({"percent": percent})
         time.sleep(0.02)
@@ -307,7 +308,7 @@ def test_the_end_waits_for_the_update_under_way() -> None:
         time.sleep(0.3)
         ended.set()
 
-    updates = handler.Updates(send)
+    updates = Updates(send)
     updates.offer({"percent": 0})
     assert begun.wait(HANG_S)
     updates.close()

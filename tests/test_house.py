@@ -20,17 +20,18 @@ SOURCES = [
     ROOT / "handler.py",
     *(
         path
-        for folder in ("pipeline", "models", "builder", "benchmarks")
+        for folder in ("pipeline", "models", "builder", "serve", "benchmarks")
         for path in sorted((ROOT / folder).rglob("*.py"))
     ),
 ]
 PHASES = ("decode", "sanitize", "steer", "enforce", "vectorize")
-OURS = ("handler", "pipeline", "models", "builder", "benchmarks", "tests")
+OURS = ("handler", "pipeline", "models", "builder", "serve", "benchmarks", "tests")
 MAY_IMPORT = {
     "handler": {"pipeline"},
     "pipeline": {"pipeline", "models"},
     "models": {"models"},
     "builder": {"builder", "models"},
+    "serve": {"serve", "pipeline"},
     "benchmarks": {"benchmarks", "builder", "pipeline", "models", "tests"},
 }
 LEAVES = {"pipeline.errors", "pipeline.types"}
@@ -197,7 +198,13 @@ def test_every_requirement_is_pinned() -> None:
         assert re.fullmatch(r"==\d+(\.\d+)+", versions), name
 
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "pydantic_core": "pydantic", "skia": "skia-python"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "pydantic_core": "pydantic",
+    "pynvml": "nvidia-ml-py",
+    "skia": "skia-python",
+}
 
 
 def test_every_import_is_a_requirement() -> None:

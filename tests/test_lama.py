@@ -18,34 +18,20 @@ from builder.synthetic import lama as synthetic
 from models.device import CPU
 from models.files import ModelFiles
 from models.lama import BLOCKS, FEATURES, FILES, Lama, build_generator, generate, load
+from models.requests import unchecked
 from pipeline.errors import Cancelled, ModelCorrupt, ModelMissing
 from pipeline.types import U8, Mask
 from tests.images import scene
 from tests.published import plaid, published, wave
+from tests.rows import files_of
 
 ROW = "big-lama"
 PREFIX = "generator."
 
 
-def files_at(folder: Path) -> ModelFiles:
-    return ModelFiles(ROW, "0" * 40, folder)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("volume") / ROW
-    synthetic.write(ROW, folder, "tiny", 1)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def lama(folder: Path) -> Lama:
-    return load(files_at(folder), CPU)
-
-
-def unasked() -> None:
-    """A check that lets work go on."""
+    return load(files_of(ROW, folder), CPU)
 
 
 def mask_of(shape: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Mask:
@@ -87,7 +73,7 @@ def test_filling_is_the_published_network_on_the_masked_picture(lama: Lama, fold
     with torch.inference_mode():
         made = generate(network, torch.from_numpy(seen).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
     expected = np.rint(made.numpy() * 255).astype(np.uint8)
-    assert np.array_equal(lama.inpaint(rgb, hole, unasked)[hole], expected[hole])
+    assert np.array_equal(lama.inpaint(rgb, hole, unchecked)[hole], expected[hole])
 
 
 # Filling holes
@@ -99,7 +85,7 @@ def test_only_the_holes_change(lama: Lama, shape: tuple[int, int]) -> None:
     rgb = scene(width, height)
     hole = mask_of(shape, (width // 3, height // 3, width // 2 + 1, height // 2 + 1))
     kept = rgb.copy(), hole.copy()
-    filled = lama.inpaint(rgb, hole, unasked)
+    filled = lama.inpaint(rgb, hole, unchecked)
     assert filled.shape == rgb.shape
     assert filled.dtype == np.uint8
     assert np.array_equal(filled[~hole], rgb[~hole])
@@ -111,13 +97,13 @@ def test_what_was_in_a_hole_has_no_effect(lama: Lama) -> None:
     rgb, hole = scene(400, 300), mask_of((300, 400), (20, 20, 60, 50), (300, 200, 390, 290))
     other = rgb.copy()
     other[hole] = 255 - other[hole]
-    assert np.array_equal(lama.inpaint(rgb, hole, unasked), lama.inpaint(other, hole, unasked))
+    assert np.array_equal(lama.inpaint(rgb, hole, unchecked), lama.inpaint(other, hole, unchecked))
 
 
 def test_what_is_around_a_hole_has_an_effect(lama: Lama) -> None:
     rgb, hole = scene(128, 96), mask_of((96, 128), (50, 40, 70, 60))
     other = 255 - rgb
-    assert not np.array_equal(lama.inpaint(rgb, hole, unasked)[hole], lama.inpaint(other, hole, unasked)[hole])
+    assert not np.array_equal(lama.inpaint(rgb, hole, unchecked)[hole], lama.inpaint(other, hole, unchecked)[hole])
 
 
 def test_without_holes_nothing_runs(lama: Lama) -> None:
@@ -131,8 +117,8 @@ def test_without_holes_nothing_runs(lama: Lama) -> None:
 
 def test_a_picture_that_is_all_hole_is_filled(lama: Lama) -> None:
     rgb = scene(40, 24)
-    filled = lama.inpaint(rgb, np.ones((24, 40), np.bool_), unasked)
-    assert np.array_equal(filled, lama.inpaint(np.zeros_like(rgb), np.ones((24, 40), np.bool_), unasked))
+    filled = lama.inpaint(rgb, np.ones((24, 40), np.bool_), unchecked)
+    assert np.array_equal(filled, lama.inpaint(np.zeros_like(rgb), np.ones((24, 40), np.bool_), unchecked))
 
 
 def crops_seen(lama: Lama, rgb: U8, hole: Mask) -> list[tuple[int, ...]]:
@@ -140,7 +126,7 @@ def crops_seen(lama: Lama, rgb: U8, hole: Mask) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     run: Any = lama.networks[0]["model"]["1"]["ffc"]["convl2l"]  # type: ignore[index]
     handle = run.register_forward_hook(lambda _module, given, _made: seen.append(tuple(given[0].shape[-2:])))
-    lama.inpaint(rgb, hole, unasked)
+    lama.inpaint(rgb, hole, unchecked)
     handle.remove()
     return [(height - 6, width - 6) for height, width in seen]
 
@@ -155,7 +141,7 @@ def test_a_large_crop_is_reduced(lama: Lama) -> None:
     ((height, width),) = crops_seen(lama, rgb, hole)
     assert width == 1024
     assert 200 < height < 400
-    filled = lama.inpaint(rgb, hole, unasked)
+    filled = lama.inpaint(rgb, hole, unchecked)
     assert np.array_equal(filled[~hole], rgb[~hole])
 
 
@@ -169,27 +155,27 @@ def test_many_holes_share_crops(lama: Lama) -> None:
 def test_far_holes_are_filled_one_by_one(lama: Lama) -> None:
     rgb = scene(1000, 300)
     near, far = (20, 20, 60, 60), (900, 200, 950, 250)
-    both = lama.inpaint(rgb, mask_of((300, 1000), near, far), unasked)
+    both = lama.inpaint(rgb, mask_of((300, 1000), near, far), unchecked)
     for hole in (near, far):
         mask = mask_of((300, 1000), hole)
-        assert np.array_equal(both[mask], lama.inpaint(rgb, mask, unasked)[mask])
+        assert np.array_equal(both[mask], lama.inpaint(rgb, mask, unchecked)[mask])
 
 
 def test_what_was_filled_first_is_known_to_the_next_crop(lama: Lama) -> None:
     # The second hole, being larger, looks further than the first: as far as the first one's right half.
     rgb = scene(700, 300)
     first, second = (mask_of((300, 700), hole) for hole in ((186, 120, 218, 150), (330, 120, 450, 150)))
-    one_by_one = lama.inpaint(lama.inpaint(rgb, first, unasked), second, unasked)
-    both = lama.inpaint(rgb, first | second, unasked)
+    one_by_one = lama.inpaint(lama.inpaint(rgb, first, unchecked), second, unchecked)
+    both = lama.inpaint(rgb, first | second, unchecked)
     assert np.array_equal(both[second], one_by_one[second])
-    assert not np.array_equal(both[second], lama.inpaint(rgb, second, unasked)[second])
+    assert not np.array_equal(both[second], lama.inpaint(rgb, second, unchecked)[second])
 
 
 def test_the_same_bytes_each_time(lama: Lama, folder: Path) -> None:
     rgb, hole = scene(300, 200), mask_of((200, 300), (50, 60, 120, 100))
-    once = lama.inpaint(rgb, hole, unasked)
-    assert np.array_equal(once, lama.inpaint(rgb, hole, unasked))
-    assert np.array_equal(once, load(files_at(folder), CPU).inpaint(rgb, hole, unasked))
+    once = lama.inpaint(rgb, hole, unchecked)
+    assert np.array_equal(once, lama.inpaint(rgb, hole, unchecked))
+    assert np.array_equal(once, load(files_of(ROW, folder), CPU).inpaint(rgb, hole, unchecked))
 
 
 def test_it_stops_before_the_next_crop(lama: Lama) -> None:
@@ -216,7 +202,7 @@ def rewritten(folder: Path, tmp_path: Path, change: Any) -> ModelFiles:
     weights = load_file(copy / FILES[0])
     change(weights)
     save_file(weights, copy / FILES[0])
-    return files_at(copy)
+    return files_of(ROW, copy)
 
 
 def refused(files: ModelFiles) -> str:
@@ -242,7 +228,7 @@ def test_the_names_of_a_generator_alone_are_known_too(lama: Lama, folder: Path, 
 
     rgb, hole = scene(64, 48), mask_of((48, 64), (20, 10, 40, 30))
     bare = load(rewritten(folder, tmp_path, change), CPU)
-    assert np.array_equal(bare.inpaint(rgb, hole, unasked), lama.inpaint(rgb, hole, unasked))
+    assert np.array_equal(bare.inpaint(rgb, hole, unchecked), lama.inpaint(rgb, hole, unchecked))
 
 
 def test_what_else_a_training_stores_is_left_out(folder: Path, tmp_path: Path) -> None:
@@ -274,16 +260,16 @@ def test_weights_that_are_no_numbers_are_found(folder: Path, tmp_path: Path) -> 
 
     lama = load(rewritten(folder, tmp_path, change), CPU)
     with pytest.raises(ModelCorrupt, match=ROW):
-        lama.inpaint(scene(64, 48), mask_of((48, 64), (20, 10, 40, 30)), unasked)
+        lama.inpaint(scene(64, 48), mask_of((48, 64), (20, 10, 40, 30)), unchecked)
 
 
 def test_a_file_cut_short_or_missing_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / FILES[0]).write_bytes((folder / FILES[0]).read_bytes()[:-100])
     with pytest.raises(ModelCorrupt):
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)
     (tmp_path / FILES[0]).unlink()
     with pytest.raises(ModelMissing):
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)
 
 
 # Random weights

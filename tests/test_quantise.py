@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import torch
 
 from models.device import CPU
 from models.quantise import quantise
+from models.requests import unchecked
+from models.studio import StudioWorker
 from pipeline.costs import colour_costs, ink_costs, nearest_inks, shade_lenience
 from pipeline.enforce import EnforceOptions, enforce
 from pipeline.palette import DEFAULT_PALETTE
@@ -91,3 +94,22 @@ def test_phase_3_makes_the_same_map_with_it() -> None:
     assert len(calls) == 1
     assert np.array_equal(made.index, expected.index)
     assert len(np.unique(expected.index)) > 2
+
+
+def test_where_the_device_s_memory_is_short_the_cpu_finds_the_same_inks_and_says_so(tmp_path: Path) -> None:
+    studio = StudioWorker(tmp_path, threads=1).job(unchecked)
+    rgb, palette = scene(160, 120), random_palette(np.random.default_rng(3), 9)
+    asked: list[int] = []
+
+    def short_of_memory(colours: U8) -> F32:
+        asked.append(len(colours))
+        if len(asked) <= 2:  # at first, and once what was cached is freed; no other model is there to leave
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return costs_in(palette)(colours)
+
+    rows, _, labels = studio.quantise(rgb, short_of_memory)
+    cells, costs = ink_costs(rgb, palette, shade_lenience(palette))
+    assert len(asked) == 3
+    assert np.array_equal(rows, cells)
+    assert np.array_equal(labels, nearest_inks(cells, costs))
+    assert [warning.code for warning in studio.warnings] == ["memory_cpu"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -37,14 +35,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """RunPod's own local server over our handler."""
+    """What `make serve` starts."""
     number = free_port()
     process = subprocess.Popen(
-        [sys.executable, "handler.py", "--rp_serve_api", "--rp_api_port", str(number)],
+        [sys.executable, "-m", "serve", "--port", str(number)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     try:
         for _ in range(200):
@@ -56,8 +53,8 @@ def port() -> Iterator[int]:
             pytest.fail("the local server did not start")
         yield number
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def test_the_python_example_runs(port: int, tmp_path: Path) -> None:

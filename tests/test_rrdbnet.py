@@ -15,29 +15,19 @@ import torch
 from builder.synthetic import rrdbnet as synthetic
 from models.device import CPU, Device
 from models.files import ModelFiles
+from models.requests import unchecked
 from models.rrdbnet import BLOCKS, FEATURES, FILES, GROWTH, SCALE, Upscaler, build_rrdbnet, load, upscale
 from pipeline.errors import Cancelled, ModelCorrupt, ModelMissing
 from tests.images import scene
 from tests.published import plaid, published, wave
+from tests.rows import files_of
 
 ROW = "realesrgan-x4plus-anime"
 
 
-def files_at(folder: Path) -> ModelFiles:
-    return ModelFiles(ROW, "0" * 40, folder)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("volume") / ROW
-    synthetic.write(ROW, folder, "tiny", 1)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def upscaler(folder: Path) -> Upscaler:
-    return load(files_at(folder), CPU)
+    return load(files_of(ROW, folder), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +37,6 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Upscaler:
     network = build_rrdbnet(8, 4, BLOCKS).eval()
     network.load_state_dict({name: wave(name, tensor) for name, tensor in network.state_dict().items()})
     return Upscaler(ROW, CPU, network, BLOCKS)
-
-
-def unasked() -> None:
-    """A check that lets work go on."""
 
 
 # The published definition
@@ -70,7 +56,7 @@ def test_it_computes_what_the_published_definition_computes() -> None:
     network.load_state_dict({name: wave(name, tensor) for name, tensor in network.state_dict().items()})
     seen = torch.from_numpy(plaid(7, 9).astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        made = upscale(network, seen, unasked)[0].permute(1, 2, 0)
+        made = upscale(network, seen, unchecked)[0].permute(1, 2, 0)
     assert np.abs(made.numpy().ravel() - reference.picture).max() < 2e-5
     assert reference.picture.std() > 0.05
 
@@ -80,7 +66,7 @@ def test_it_computes_what_the_published_definition_computes() -> None:
 
 @pytest.mark.parametrize("size", [(24, 16), (17, 31), (1, 1), (2, 40)])
 def test_it_is_four_times_as_large(upscaler: Upscaler, size: tuple[int, int]) -> None:
-    made = upscaler.enlarge(scene(*size), unasked)
+    made = upscaler.enlarge(scene(*size), unchecked)
     assert made.shape == (SCALE * size[1], SCALE * size[0], 3)
     assert made.dtype == np.uint8
 
@@ -89,15 +75,15 @@ def test_it_is_the_network_s_picture_clipped_and_rounded(upscaler: Upscaler) -> 
     rgb = scene(24, 16)
     with torch.inference_mode():
         seen = torch.from_numpy(rgb.astype(np.float32) / 255).permute(2, 0, 1)[None]
-        made = upscale(upscaler.networks[0], seen, unasked)[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(upscaler.enlarge(rgb, unasked), np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8))
+        made = upscale(upscaler.networks[0], seen, unchecked)[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(upscaler.enlarge(rgb, unchecked), np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("tile_px", [16, 24, 33, 96, 500])
 def test_tiles_equal_the_whole(upscaler: Upscaler, tile_px: int) -> None:
     rgb = scene(96, 70)
-    whole = upscaler.enlarge(rgb, unasked).astype(int)
-    tiled = upscaler.enlarge(rgb, unasked, tile_px).astype(int)
+    whole = upscaler.enlarge(rgb, unchecked).astype(int)
+    tiled = upscaler.enlarge(rgb, unchecked, tile_px).astype(int)
     assert np.abs(tiled - whole).max() <= 1
     assert whole.std() > 5
 
@@ -105,9 +91,15 @@ def test_tiles_equal_the_whole(upscaler: Upscaler, tile_px: int) -> None:
 @pytest.mark.parametrize("tile_px", [64, 150])
 def test_tiles_equal_the_whole_at_the_published_depth(deep: Upscaler, tile_px: int) -> None:
     rgb = plaid(40, 260)  # wider than a tile and what it sees on both sides
-    whole = deep.enlarge(rgb, unasked).astype(int)
-    tiled = deep.enlarge(rgb, unasked, tile_px).astype(int)
+    whole = deep.enlarge(rgb, unchecked).astype(int)
+    tiled = deep.enlarge(rgb, unchecked, tile_px).astype(int)
     assert np.abs(tiled - whole).max() <= 1
+
+
+def test_each_tile_is_told_as_it_begins(upscaler: Upscaler) -> None:
+    told: list[tuple[str, float]] = []
+    upscaler.enlarge(scene(48, 30), unchecked, 16, lambda *tile: told.append(tile))
+    assert told == [(f"enlarging, tile {k + 1} of 6", k / 6) for k in range(6)]
 
 
 def test_no_pixel_depends_on_what_is_out_of_reach(upscaler: Upscaler) -> None:
@@ -121,16 +113,16 @@ def test_no_pixel_depends_on_what_is_out_of_reach(upscaler: Upscaler) -> None:
     touched = line.clone()
     touched[..., at] = 1
     with torch.inference_mode():
-        changed = upscale(network, touched, unasked) != upscale(network, line, unasked)
+        changed = upscale(network, touched, unchecked) != upscale(network, line, unchecked)
     columns = np.flatnonzero(changed.any(dim=1).any(dim=1)[0].numpy()) // SCALE
     assert (columns.min(), columns.max()) == (at - reach_px, at + reach_px)
 
 
 def test_half_precision_is_near(upscaler: Upscaler, folder: Path) -> None:
-    half = load(files_at(folder), Device("cpu", "cpu", "bfloat16"))
+    half = load(files_of(ROW, folder), Device("cpu", "cpu", "bfloat16"))
     assert next(half.networks[0].parameters()).dtype == torch.bfloat16
     rgb = scene(40, 30)
-    assert np.abs(half.enlarge(rgb, unasked).astype(int) - upscaler.enlarge(rgb, unasked)).mean() < 3
+    assert np.abs(half.enlarge(rgb, unchecked).astype(int) - upscaler.enlarge(rgb, unchecked)).mean() < 3
 
 
 @pytest.mark.parametrize("tile_px", [None, 16])
@@ -151,8 +143,8 @@ def test_it_stops_at_the_next_block(upscaler: Upscaler, tile_px: int | None) -> 
 
 def test_the_same_bytes_each_time(upscaler: Upscaler, folder: Path) -> None:
     rgb = scene(40, 30)
-    once = upscaler.enlarge(rgb, unasked)
-    assert np.array_equal(once, load(files_at(folder), CPU).enlarge(rgb, unasked))
+    once = upscaler.enlarge(rgb, unchecked)
+    assert np.array_equal(once, load(files_of(ROW, folder), CPU).enlarge(rgb, unchecked))
 
 
 # Loading
@@ -165,7 +157,7 @@ def stored(folder: Path) -> dict[str, Any]:
 
 def rewritten(tmp_path: Path, value: object) -> ModelFiles:
     torch.save(value, tmp_path / FILES[0])
-    return files_at(tmp_path)
+    return files_of(ROW, tmp_path)
 
 
 def refused(files: ModelFiles) -> str:
@@ -187,11 +179,11 @@ def test_averaged_weights_come_before_plain_ones(upscaler: Upscaler, folder: Pat
     averaged = stored(folder)["params_ema"]
     other = {name: -value for name, value in averaged.items()}
     rgb = scene(24, 16)
-    expected = upscaler.enlarge(rgb, unasked)
+    expected = upscaler.enlarge(rgb, unchecked)
     forms = ({"params_ema": averaged, "params": other}, {"params": averaged}, averaged)
     for form in forms:
-        assert np.array_equal(load(rewritten(tmp_path, form), CPU).enlarge(rgb, unasked), expected)
-    assert not np.array_equal(load(rewritten(tmp_path, {"params": other}), CPU).enlarge(rgb, unasked), expected)
+        assert np.array_equal(load(rewritten(tmp_path, form), CPU).enlarge(rgb, unchecked), expected)
+    assert not np.array_equal(load(rewritten(tmp_path, {"params": other}), CPU).enlarge(rgb, unchecked), expected)
 
 
 def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -215,7 +207,7 @@ def test_weights_that_are_no_numbers_are_found(folder: Path, tmp_path: Path) -> 
     weights["conv_body.bias"].fill_(torch.inf)
     upscaler = load(rewritten(tmp_path, {"params_ema": weights}), CPU)
     with pytest.raises(ModelCorrupt, match=ROW):
-        upscaler.enlarge(scene(24, 16), unasked)
+        upscaler.enlarge(scene(24, 16), unchecked)
 
 
 def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
@@ -229,7 +221,7 @@ def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing):
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)
 
 
 # Random weights

@@ -20,11 +20,11 @@ from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPi
 
 from builder.synthetic import sam as synthetic
 from models.device import CPU, Device
-from models.files import ModelFiles
 from models.sam import FILES, NEARLY_BEST, PROMPTS_AT_ONCE, Sam, load
 from pipeline.errors import LiveryError, ModelCorrupt, ModelMissing
 from pipeline.types import U8, Mask
 from tests.images import scene
+from tests.rows import files_of
 
 ROW = "sam-vit-huge"
 SHAPES = [(192, 128), (96, 160), (144, 144)]
@@ -38,25 +38,13 @@ class Segmenter:
     processor: Any
 
 
-def files_at(folder: Path) -> ModelFiles:
-    return ModelFiles(ROW, "0" * 40, folder)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("volume") / ROW
-    synthetic.write(ROW, folder, "tiny", 1)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def segmenter(folder: Path) -> Segmenter:
     network: Any = SamModel
     pictures: Any = SamImageProcessorPil
     processor: Any = SamProcessor
     return Segmenter(
-        load(files_at(folder), CPU),
+        load(files_of(ROW, folder), CPU),
         network.from_pretrained(folder).eval(),
         processor(pictures.from_pretrained(folder)),
     )
@@ -129,7 +117,7 @@ def frozen_weights() -> dict[str, torch.Tensor]:
 def golden_masks(folder: Path) -> dict[str, list[str]]:
     """For each size, each box's mask as hexadecimal bits."""
     save_file(frozen_weights(), folder / "model.safetensors")
-    ours = load(files_at(folder), CPU)
+    ours = load(files_of(ROW, folder), CPU)
     return {
         f"{size[0]}x{size[1]}": [
             np.packbits(mask[::STEP, ::STEP]).tobytes().hex() for mask in ours.segment(picture(size), boxes_in(size))
@@ -162,7 +150,9 @@ def test_of_masks_that_are_nearly_as_good_the_largest_is_taken(
     masks, _ = by_the_library(segmenter, rgb, multimask=True, input_points=[[list(point)]])
     good = [mask for mask, iou in zip(masks[0], predicted, strict=True) if iou > 0.8]
     assert len({int(mask.sum()) for mask in masks[0]}) == 3
-    assert np.array_equal(load(files_at(tmp_path), CPU).segment_at(rgb, point), max(good, key=lambda mask: mask.sum()))
+    assert np.array_equal(
+        load(files_of(ROW, tmp_path), CPU).segment_at(rgb, point), max(good, key=lambda mask: mask.sum())
+    )
 
 
 def test_a_picture_is_encoded_once(segmenter: Segmenter) -> None:
@@ -212,7 +202,7 @@ def agreement(first: tuple[Mask, ...], second: tuple[Mask, ...]) -> float:
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 def test_in_half_precision_the_encoder_alone_is_half(folder: Path, segmenter: Segmenter, half: Any) -> None:
-    lighter = load(files_at(folder), Device("cpu", "cpu", half))
+    lighter = load(files_of(ROW, folder), Device("cpu", "cpu", half))
     (network,) = lighter.networks
     kinds = {name.split(".")[0]: p.dtype for name, p in network.named_parameters()}
     assert kinds.pop("vision_encoder") == getattr(torch, half)
@@ -247,7 +237,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, fault
         tensors["vision_encoder.pos_embed"] = torch.zeros(1, 2, 2, 32)
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ModelCorrupt, match=ROW):
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)
 
 
 @pytest.mark.parametrize("name", ["vision_encoder.neck.conv1.weight", "mask_decoder.mask_tokens.weight"])
@@ -257,7 +247,7 @@ def test_numbers_that_are_none_are_a_fault_and_not_an_empty_mask(folder: Path, t
     tensors[name][:] = float("nan")
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ModelCorrupt, match=ROW):
-        load(files_at(tmp_path), CPU).segment(picture(SHAPES[0]), boxes_in(SHAPES[0]))
+        load(files_of(ROW, tmp_path), CPU).segment(picture(SHAPES[0]), boxes_in(SHAPES[0]))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -265,5 +255,5 @@ def test_every_file_is_needed(folder: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).unlink()
     with pytest.raises(LiveryError) as refused:
-        load(files_at(tmp_path), CPU)
+        load(files_of(ROW, tmp_path), CPU)
     assert isinstance(refused.value, ModelMissing)

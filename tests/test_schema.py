@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import InputError, LiveryError, PaletteError, SchemaError
 from pipeline.palette import DEFAULT_PALETTE, Extract
-from pipeline.request import NOT_BUILT, STUDIO_ONLY, NotBuilt, parse_request, schema_text, studio_only_fields
+from pipeline.request import STUDIO_ONLY, parse_request, schema_text, studio_only_fields
 from pipeline.schema import JobInput, Output, Sanitize, Style, SubjectBox, SubjectPoint
 
 ROOT = Path(__file__).parent.parent
@@ -190,22 +190,6 @@ def test_a_background_colour_is_found_however_it_is_written(written: str) -> Non
     assert parse_request({"background": written}).background == "#FFFFFF"
 
 
-UNBUILT: dict[str, tuple[dict[str, Any], str]] = {
-    "action": ({"action": "purge"}, 'action: "purge" is not built yet; it comes with the result cache'),
-    "cache": ({"cache": "refresh"}, 'cache: "refresh" is not built yet; it comes with the result cache'),
-}
-
-
-@pytest.mark.parametrize("row", NOT_BUILT, ids=lambda row: row.field)
-def test_what_is_not_built_yet_is_refused_by_name(row: NotBuilt) -> None:
-    request, sentence = UNBUILT[row.field]
-    assert str(refusal(request)) == sentence
-
-
-def test_the_table_of_what_is_not_built_has_no_row_too_many() -> None:
-    assert set(UNBUILT) == {row.field for row in NOT_BUILT}
-
-
 STUDIO_ONLY_VALUES: dict[str, Any] = {
     "mode": "faithful",
     "sanitize": {"targets": [], "box_threshold": 1, "text_threshold": 1, "max_subject_share": 1},
@@ -236,8 +220,7 @@ def test_the_defaults_said_out_loud_are_no_fault(group: type[BaseModel]) -> None
     assert parse_request({group.__name__.lower(): group().model_dump(mode="json")}) == parse_request({})
 
 
-def test_an_image_and_its_address_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.request.NOT_BUILT", ())
+def test_an_image_and_its_address_exclude_each_other() -> None:
     assert refusal({"image": "x", "image_url": "y"}).field == "image_url"
 
 
@@ -280,7 +263,6 @@ def test_the_published_schema_lists_every_field_with_a_description() -> None:
         assert set(properties) == set(model.model_fields)
         assert [name for name, says in properties.items() if "$ref" not in says and not says.get("description")] == []
     assert document["$defs"]["JobInput"]["additionalProperties"] is False
-    assert set(document["x-not-built"]) == {row.field for row in NOT_BUILT}
 
 
 def test_error_replies_start_with_their_code() -> None:

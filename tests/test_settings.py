@@ -24,6 +24,9 @@ VALUES: dict[str, tuple[str, object]] = {
     "weights_mb": ("9000", 9000),
     "allow_noncommercial": ("true", True),
     "allow_synthetic": ("1", True),
+    "cache": ("/results", Path("/results")),
+    "cache_mb": ("0", 0),
+    "cache_s": ("3600", 3600),
     "price_usd_per_s": ("0", 0.0),
     "deadline_decode_s": ("1.5", 1.5),
     "deadline_sanitize_s": ("2", 2.0),
@@ -44,7 +47,10 @@ VALUES: dict[str, tuple[str, object]] = {
     "bucket_secret": ("a-secret", SecretStr("a-secret")),
     "bucket_expiry_s": ("3600", 3600),
     "log_level": ("error", "error"),
+    "log_format": ("text", "text"),
     "threads": ("3", 3),
+    "least_disk_mb": ("64", 64),
+    "least_vram_mb": ("0", 0),
 }
 
 

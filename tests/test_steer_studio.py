@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.requests import BoxF, Detection, PaintRequest
+from models.requests import BoxF, Check, Detection, PaintRequest, Tell, unchecked
 from pipeline.buckets import bucket_sizes, fit_canvas
 from pipeline.canny import canny_edges
 from pipeline.errors import Cancelled, InternalError, ShapeDrift
@@ -23,12 +23,9 @@ from pipeline.steer import SteerOptions, ink_ready
 from pipeline.types import U8, CleanPlate, Ink, Mask, Palette, Vehicle
 
 NATIVE_PX = 256
+STEPS = 4
 VAN_RGB = (200, 40, 40)
 PALETTE = Palette(tuple(Ink(hex_, hex_) for hex_ in ("#101010", "#C02020", "#20A040", "#E0D0A0")))
-
-
-def unchecked() -> None:
-    """Never cancels."""
 
 
 def scene(width_px: int = 300, height_px: int = 200) -> tuple[CleanPlate, Vehicle]:
@@ -91,8 +88,10 @@ class Copyist:
         ramp = np.linspace(0, 255, rgb.shape[0]).astype(np.uint8)
         return np.repeat(ramp[:, None], rgb.shape[1], axis=1)
 
-    def paint(self, request: PaintRequest, check: Callable[[], None]) -> U8:
+    def paint(self, request: PaintRequest, check: Check, tell: Tell) -> U8:
         check()
+        for step in range(STEPS):
+            tell(f"step {step + 1} of {STEPS}", step / STEPS)
         assert self.canvas_rgb is not None
         shift_px = self.shifts_px[min(len(self.requests), len(self.shifts_px) - 1)]
         self.requests.append(request)
@@ -231,11 +230,39 @@ def test_drift_is_an_error_with_the_best_iou_or_the_best_attempt_with_a_warning(
     assert 0.3 < caught.value.iou < 0.85
     painted = paint_vehicle(plate, vehicle, options(allow_drift=True), Copyist(shifts_px=(90, 40, 60)), unchecked)
     assert painted.iou == caught.value.iou == max(attempt.iou or 0 for attempt in painted.attempts)
-    assert [warning.code for warning in painted.warnings] == ["shape_drift"]
+    assert [warning.code for warning in painted.warnings] == ["retried", "shape_drift"]
     best = painted.attempts.index(max(painted.attempts, key=lambda attempt: attempt.iou or 0))
     assert best == 1
     with pytest.raises(ShapeDrift):
         paint_vehicle(plate, vehicle, options(retries=0), Copyist(shifts_px=(90, 0)), unchecked)
+
+
+def test_an_attempt_other_than_the_first_that_is_taken_is_said_with_its_seed() -> None:
+    plate, vehicle = scene()
+    painted = paint_vehicle(plate, vehicle, options(), Copyist(shifts_px=(60, 0)), unchecked)
+    (warning,) = painted.warnings
+    taken = painted.attempts[1]
+    assert taken.seed == attempt_seed(7, 1)
+    assert (warning.code, warning.message) == (
+        "retried",
+        f"attempt 2 of 2 was taken: seed {taken.seed}, IoU of the silhouettes {taken.iou:.4f}",
+    )
+    worse = paint_vehicle(plate, vehicle, options(allow_drift=True), Copyist(shifts_px=(30, 60, 90)), unchecked)
+    assert [warning.code for warning in worse.warnings] == ["shape_drift"], "the first was the best"
+
+
+def test_the_share_that_is_done_grows_with_each_step_of_each_attempt() -> None:
+    plate, vehicle = scene()
+    told: list[tuple[str, float]] = []
+    studio = Copyist(shifts_px=(60, 60, 0))
+    paint_vehicle(plate, vehicle, options(), studio, unchecked, lambda *step: told.append(step))
+    assert len(told) == 3 * STEPS
+    shares = [share for _, share in told]
+    assert shares == sorted(set(shares))
+    assert shares[0] == 0
+    assert shares[-1] < 1
+    assert told[1][0] == "step 2 of 4"
+    assert told[STEPS][0] == "attempt 2, step 1 of 4"
 
 
 def test_thresholds_decide() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.errors import Cancelled, DeadlineExceeded, OutOfMemory
 from pipeline.settings import Settings
-from pipeline.steps import Progress, Steps
+from pipeline.steps import DOING, PERCENT, STUDIO_PERCENT, Progress, Steps
 
 QUICK = Settings(deadline_steer_s=0.05, studio_deadline_steer_s=0.2)
 
@@ -78,3 +80,46 @@ def test_a_cancelled_job_starts_no_phase_and_ends_within_one() -> None:
 def test_a_lack_of_memory_is_named_by_its_phase() -> None:
     with pytest.raises(OutOfMemory, match="in enforce"), Steps(Settings(), "draft")("enforce"):
         raise MemoryError
+
+
+def test_a_lack_of_memory_in_opencv_is_one_too_and_its_other_errors_are_not() -> None:
+    dot = np.zeros((1, 1), np.uint8)
+    with pytest.raises(OutOfMemory, match="in steer"), Steps(Settings(), "draft")("steer"):
+        cv2.resize(dot, (1_000_000, 1_000_000))
+    with pytest.raises(cv2.error), Steps(Settings(), "draft")("steer"):
+        cv2.resize(dot, (0, 0))
+
+
+def test_the_progress_moves_within_a_phase_and_never_back() -> None:
+    told: list[Progress] = []
+    steps = Steps(Settings(), "studio", progress=told.append)
+    with steps("steer"):
+        for share in (0.0, 0.5, 0.25, 0.75):
+            steps.tell(f"at {share}", share)
+        steps.tell("loading something")
+    with steps("enforce"):
+        steps.tell("half", 0.5)
+    start, end = STUDIO_PERCENT["steer"], STUDIO_PERCENT["enforce"]
+    middle = start + (end - start) // 2
+    assert [step.percent for step in told[:4]] == [start, start, middle, middle]
+    assert middle < told[4].percent == told[5].percent < end == told[6].percent < told[7].percent
+    assert [step.message for step in told[-3:]] == ["loading something", DOING["enforce"], "half"]
+    assert [step.phase for step in told] == ["steer"] * 6 + ["enforce"] * 2
+
+
+def test_the_same_is_told_once_and_nothing_between_the_phases() -> None:
+    told: list[Progress] = []
+    steps = Steps(Settings(), "draft", progress=told.append)
+    steps.tell("before")
+    with steps("steer"):
+        for _ in range(3):
+            steps.tell("again", 0.1)
+    steps.tell("after")
+    assert [step.message for step in told] == [DOING["steer"], "again"]
+
+
+def test_every_phase_begins_past_the_one_before_it_and_short_of_the_end() -> None:
+    for starts in (PERCENT, STUDIO_PERCENT):
+        assert list(starts) == list(DOING)
+        assert list(starts.values()) == sorted(set(starts.values()))
+        assert (starts["decode"], max(starts.values()) < 100) == (0, True)

@@ -14,7 +14,7 @@ import time
 import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import Message
@@ -29,7 +29,6 @@ from pipeline.errors import Cancelled, DeadlineExceeded, LiveryError, UploadFail
 from pipeline.schema import Format
 from pipeline.settings import Bucket
 from pipeline.storage import ATTEMPTS, MEDIA_TYPES, Outgoing, Stored, upload
-from tests import s3_server
 from tests.s3_server import KEY_ID, SECRET, Shaky, Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,19 +37,6 @@ PNG = Outgoing("livery-2048.png", "image/png", DRAW.randbytes(300_000))
 SVG = Outgoing("livery.svg", "image/svg+xml", b"<svg/>" * 9)
 PLATE = Outgoing("livery-Signalröt.pdf", "application/pdf", DRAW.randbytes(20_000))
 FILES = (PNG, SVG, PLATE)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Store]:
-    store = s3_server.start()
-    yield store
-    store.stop()
-
-
-@pytest.fixture
-def store(server: Store) -> Store:
-    server.clear()
-    return server
 
 
 def read(url: str) -> tuple[bytes, Message]:

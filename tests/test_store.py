@@ -16,7 +16,7 @@ from models.files import ModelFiles
 from models.pins import Pin, PinnedFile, lock_text
 from models.registry import STYLE_LORA, row_named, rows_of
 from models.store import Kind, Listed, Manifest, Store, folder_of
-from models.weights import BLOCK_BYTES, BadWeights, read_whole, tensors_in
+from models.weights import BadWeights, tensors_in
 from pipeline.errors import LiveryError, ModelCorrupt, ModelMissing
 from pipeline.types import U8
 
@@ -286,13 +286,3 @@ def test_a_pickle_can_t_run_code(tmp_path: Path) -> None:
     torch.save({"params": {"w": torch.ones(2)}}, tmp_path / "good.pth")
     good: Any = ModelFiles("big-lama", REVISION, tmp_path).tensors("good.pth")
     assert good["params"]["w"].tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 3])
-def test_a_file_is_hashed_in_order(size: int, tmp_path: Path) -> None:
-    data = random.Random(size).randbytes(size)
-    (tmp_path / "file").write_bytes(data)
-    read, digest = read_whole(tmp_path / "file", hashing=True)
-    assert read.tobytes() == data
-    assert digest == hashlib.sha256(data).hexdigest()
-    assert read_whole(tmp_path / "file", hashing=False)[1] is None

@@ -1,0 +1,26 @@
+"""Rows of the studio engine on a GPU: `python -m benchmarks.studio [--volume FOLDER] [--full | --tiny]`.
+
+Times don't depend on the weights, so each network has its real size and random ones (`--tiny` takes small ones, to see
+the whole benchmark run on a CPU). What a random network makes of a picture means nothing: the boxes, the masks and the
+hole are fixed, and what phases 3 and 4 get is flat art that was drawn by code. How good a picture is, only the
+published weights can show.
+
+Nothing is timed unseen. Before a network's row is written, its parameters are counted, none of its matrices may be all
+zeros (zeros run faster), and the output of every layer must be finite: `benchmarks.studio.sound`.
+
+A line of JSON for each row, written at once, into `benchmarks/results/studio-DEVICE.jsonl` or `--json FILE`. Each says:
+the device, torch and its flags, n, p50, p95, the most GPU memory, loads, and the ratio to the floor. The floor is what
+the networks' operations take at the rate of a product of matrices, and what is moved takes at the rate of a copy, both
+measured in the same process. The networks alone, and each mode, have a process of their own, so that their peaks of
+memory don't mix.
+
+Beside torch, transformers and numpy, with what those bring along (huggingface-hub, tokenizers, safetensors, regex,
+PyYAML, tqdm, filelock, packaging, typing-extensions), it needs these packages, which a machine without a network must
+be given as wheels: diffusers with requests (urllib3, idna, certifi, charset-normalizer) and importlib-metadata (zipp),
+accelerate with psutil, numba with llvmlite, opencv-python-headless, pillow, pyvips with pyvips-binary and cffi
+(pycparser), pydantic with pydantic-core, annotated-types and typing-inspection, and pydantic-settings with
+python-dotenv. The bucket's and the platform's packages are not needed. Without git, rows name no commit.
+
+Where a command may not take long, do it in two with the same `--volume`: first `--modes none`, which writes the volume,
+compiles the kernels and measures the networks alone, then `--only none` for the modes.
+"""

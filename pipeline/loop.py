@@ -1,0 +1,167 @@
+"""A worker process among RunPod's: one job at a time on one thread, and an end to it when the platform asks for one.
+
+The SDK awaits `WorkerLoop.serve` for each job. It stops a job by cancelling that await, which ends no thread: here the
+job is told, and the await lasts until the job has really ended, so that no two jobs ever share the GPU. On SIGTERM the
+SDK lets the running job finish, then sits in its long polls; here the job has `GRACE_S`, and the process is gone within
+`LEAVE_S`. A job that was stopped gets no result, so the platform runs it again wherever it still wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NoReturn
+
+from pipeline.kept import Kept
+from pipeline.updates import Job, job_name
+
+Handle = Callable[[Job, Callable[[], bool]], dict[str, Any]]
+"""Serves a job: given what tells whether the job was cancelled. Returns a reply of plain JSON values, never raises."""
+
+STOP_S = 20.0
+"""Longest time that a cancelled job may take to end; after it the process leaves."""
+
+GRACE_S = 10.0
+"""How long the running job may go on after SIGTERM, before it is cancelled."""
+
+LEAVE_S = 11.5
+"""Longest time from SIGTERM to the end of the process."""
+
+REPLIES_BYTES = 64 << 20
+"""Most that is kept of replies, in bytes: at least three of the largest."""
+
+log = logging.getLogger("handler")
+
+
+class WorkerLoop:
+    """Serves the SDK's jobs with `handle`, one after another on the same thread."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="livery-job")
+        self._replies: Kept[str] = Kept(REPLIES_BYTES)
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._stop_sdk: Callable[[], object] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def serve(self, job: Job) -> dict[str, Any]:
+        """The SDK's handler.
+
+        Raises:
+            CancelledError: the platform stopped the job, or the process; the job's thread is free again.
+        """
+        if self._leaving is not None:
+            raise asyncio.CancelledError
+        cancelled = threading.Event()
+        ended = asyncio.get_running_loop().run_in_executor(self._thread, self._once, job, cancelled.is_set)
+        if (task := asyncio.current_task()) is not None:
+            self._jobs.add(task)
+            task.add_done_callback(self._jobs.discard)
+        try:
+            reply = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            cancelled.set()
+            await _end_of(ended, job)
+            raise
+        if "refresh_worker" in reply:
+            self.leave()
+        return reply
+
+    def concurrency(self, _now: int) -> int:
+        """The SDK's `concurrency_modifier`: always one job.
+
+        It is the first of ours that the SDK calls in its event loop, so the signals are taken over from it here.
+        """
+        if self._stop_sdk is None:
+            stop = signal.getsignal(signal.SIGTERM)
+            self._stop_sdk = partial(stop, signal.SIGTERM, None) if callable(stop) else lambda: None
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.leave)
+        return 1
+
+    def leave(self) -> None:
+        """End the process once the running job has ended and its result is posted, or without it after `GRACE_S`."""
+        if self._leaving is None and self._stop_sdk is not None:
+            self._stop_sdk()
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+            late = threading.Timer(LEAVE_S, _abandon, ("the process was told to end and does not",))
+            late.daemon = True
+            late.start()
+
+    async def _leave(self) -> None:
+        if self._jobs:
+            _, running = await asyncio.wait(self._jobs, timeout=GRACE_S)
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
+        # The SDK's long polls are all that is left, and Python's own clean-up takes seconds on a busy machine.
+        _end_process(0)
+
+    def _once(self, job: Job, cancelled: Callable[[], bool]) -> dict[str, Any]:
+        """The reply to a job; to one that was served here before, whose reply the platform lost, the same again."""
+        key = _key(job)
+        if key is not None and (kept := self._replies.get(key)) is not None:
+            log.info("job %s: served before", job_name(job))
+            return dict(json.loads(kept))
+        reply = self._handle(job, cancelled)
+        if _action(job) == "purge":
+            self._replies.drop("")  # it names a photo, which any of them may show
+        if key is not None and "error" not in reply:
+            text = json.dumps(reply)
+            self._replies.put(key, text, len(text))
+        return reply
+
+
+def _action(job: Job) -> object:
+    """What a job asks for; None where its input is no object."""
+    request = job.get("input")
+    return request.get("action", "illustrate") if isinstance(request, dict) else None
+
+
+def _key(job: Job) -> str | None:
+    """What a job is known by when it comes again; None for those of which nothing is kept."""
+    if _action(job) != "illustrate" or job["input"].get("cache") == "off":
+        return None
+    try:
+        text = json.dumps([job.get("id"), job["input"]], sort_keys=True)
+    except RecursionError:
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def _end_of(ended: asyncio.Future[dict[str, Any]], job: Job) -> None:
+    """Wait until the job's thread is free, however often the platform repeats itself meanwhile."""
+    loop = asyncio.get_running_loop()
+    latest_s = loop.time() + STOP_S
+    while not ended.done():
+        if loop.time() > latest_s:
+            _abandon(f"job {job_name(job)} was cancelled and does not end")
+        try:
+            await asyncio.wait({ended}, timeout=latest_s - loop.time())
+        except asyncio.CancelledError:
+            continue
+
+
+def _abandon(reason: str) -> NoReturn:
+    log.critical("%s: the process leaves at once", reason)
+    _end_process(1)
+
+
+def _end_process(code: int) -> NoReturn:
+    # The SDK's heartbeat is a process of its own, and would tell the platform that all is well.
+    for child in multiprocessing.active_children():
+        child.kill()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
