@@ -47,6 +47,11 @@ studio-demo: $(STUDIO) kernels
 serve: kernels
 	$(BIN)/python -m serve $(SERVE)
 
+# The playground on top of that server; ENDPOINT=https://api.runpod.ai/v2/ID KEY_FILE=key.txt puts it before an endpoint.
+.PHONY: playground
+playground: kernels
+	$(BIN)/python -m $(if $(ENDPOINT),serve.playground --endpoint $(ENDPOINT) $(if $(KEY_FILE),--key-file $(KEY_FILE)),serve --playground $(SERVE))
+
 test: $(DEV) $(STUDIO) kernels
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -182,7 +182,7 @@ function refused(fault) {
 /** The reply's own sentence, without the code and the field in front, which the page shows in its own way. */
 function told(fault) {
   if (fault.kind === "unreachable") return "The server doesn't answer. Is it still running?";
-  if (!(fault instanceof LiveryError)) return fault.field === undefined ? `The page failed: ${fault.message}` : fault.message;
+  if (!(fault instanceof LiveryError)) return fault.field ? fault.message : `The page failed: ${fault.message}`;
   const said = fault.message.replace(/^[A-Za-z]+: /, "");
   return sentence(said.startsWith(`${fault.field}: `) ? said.slice(fault.field.length + 2) : said);
 }
@@ -209,7 +209,8 @@ function chooseSubject() {
 
 function showSubject() {
   const picking = form.elements.subject.value === "point" && point === null;
-  const place = point === null || photo === null ? "" : `At ${Math.round(point[0] * photo.width)}, ${Math.round(point[1] * photo.height)} px.`;
+  const [x, y] = point === null ? [] : [Math.round(point[0] * photo.width), Math.round(point[1] * photo.height)];
+  const place = point === null ? "" : `At ${x}, ${y} px.`;
   find("#subject-note").textContent = picking
     ? "Click the vehicle in the photo; or move the mark with the arrow keys and press Enter. Escape leaves it."
     : place;

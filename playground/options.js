@@ -4,8 +4,8 @@ const form = document.querySelector("#controls");
 
 /**
  * A request's fields from the form.
- * @param {{palette: object, point: number[]|null, draft: boolean}} rest what the form alone doesn't know: the palette, the
- *   point on the vehicle in pixels, and whether it is for a draft preview.
+ * @param {{palette: object, point: number[]|null, draft: boolean}} rest what the form alone doesn't know: the palette,
+ *   the point on the vehicle in pixels, and whether it is for a draft preview.
  */
 export function fieldsOf({ palette, point, draft }) {
   const { elements } = form;
@@ -20,7 +20,7 @@ export function fieldsOf({ palette, point, draft }) {
     subject: elements.subject.value === "point" ? (point === null ? "auto" : { point }) : elements.subject.value,
     output: outputOf(elements, draft),
   };
-  if (true) Object.assign(fields, { mode: elements.mode.value, seed: written(elements.seed) });
+  if (fields.engine !== "draft") Object.assign(fields, { mode: elements.mode.value, seed: written(elements.seed) });
   return fields;
 }
 
@@ -43,7 +43,8 @@ function written({ value, valueAsNumber }) {
 export function showPreset(name, presets) {
   const { elements } = form;
   const preset = presets[name] ?? {};
-  for (const box of elements.formats) box.checked = box.value === "svg" || (preset.formats ?? ["png"]).includes(box.value);
+  const formats = ["svg", ...(preset.formats ?? ["png"])];
+  for (const box of elements.formats) box.checked = formats.includes(box.value);
   elements.tolerance_px.dataset.touched = "no";
   elements.tolerance_px.value = preset.tolerance_px ?? elements.tolerance_px.defaultValue;
   elements.width_mm.value = "";
@@ -82,7 +83,10 @@ export function showBackgrounds(inks) {
   if (select.selectedIndex < 0) select.value = "keep";
 }
 
-/** Mark the control that an error's field names, and say what is wrong there. @returns {string|null} the control's name. */
+/**
+ * Mark the control that an error's field names, and say what is wrong there.
+ * @returns {string|null} the control's name; null where the form has none for it.
+ */
 export function showFault(field, sentence) {
   const place = placeOf(field);
   if (place === null) return null;

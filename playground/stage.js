@@ -83,7 +83,10 @@ export class Stage {
     this.#pin.style.top = `${point[1] * 100}%`;
   }
 
-  /** Let the user point at the photo. @param {(point: number[]|null) => void} done gets the point, null where none was named. */
+  /**
+   * Let the user point at the photo.
+   * @param {(point: number[]|null) => void} done gets the point as shares of the photo's sides; null where none was named.
+   */
   pick(done) {
     this.#picked = done;
     this.#element.classList.add("picking");

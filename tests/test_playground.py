@@ -37,6 +37,9 @@ from tests.serving import ROOT, Server, server, until
 from tests.test_palette import FILES
 
 KEY = "rpa_a-key-of-this-test-alone"
+NEVER = ("--port", "70000")
+"""What keeps a server from starting that should have been refused."""
+
 TOUCH_PX = 44
 WIDE, PHONE = (1280, 800), (375, 812)
 
@@ -307,7 +310,7 @@ def test_the_page_is_told_the_contract_s_own_values() -> None:
 def test_an_endpoint_that_a_key_must_not_go_to_is_refused_at_start(
     address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["playground", "--endpoint", address])
+    monkeypatch.setattr(sys, "argv", ["playground", "--endpoint", address, *NEVER])
     with pytest.raises(SystemExit):
         playground.main()
     assert "--endpoint: " in capsys.readouterr().err
@@ -320,7 +323,9 @@ def test_a_key_file_that_holds_no_key_is_refused_and_not_repeated(
     file = tmp_path / "key"
     if content is not None:
         file.write_bytes(content)
-    monkeypatch.setattr(sys, "argv", ["playground", "--endpoint", "https://api.test/v2/a", "--key-file", str(file)])
+    monkeypatch.setattr(
+        sys, "argv", ["playground", "--endpoint", "https://api.test/v2/a", "--key-file", str(file), *NEVER]
+    )
     with pytest.raises(SystemExit):
         playground.main()
     told = capsys.readouterr().err

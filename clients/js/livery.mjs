@@ -328,6 +328,8 @@ async function reasonOf(answer) {
   if (answer.status === 401) return "the key is missing or wrong";
   if (answer.status === 404) return "no such endpoint, or the job is no longer kept";
   const text = await answer.text().catch(() => "");
+  const told = parsed(text)?.error;
+  if (typeof told === "string") return told;
   return text.replace(/\s+/g, " ").trim().slice(0, 300) || answer.statusText;
 }
 
