@@ -59,6 +59,11 @@ bench: $(DEV) kernels
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 
+# Three hundred draft jobs in one process, cancelled and poisoned ones among them: what memory and descriptors they leave.
+.PHONY: soak
+soak: kernels
+	$(BIN)/python -m benchmarks.soak
+
 # Full-size random models, about 17 GB, on a GPU; VOLUME=folder keeps them.
 .PHONY: studio-bench
 studio-bench: $(STUDIO) kernels

@@ -230,6 +230,7 @@ def test_circle_errors_take_the_nearest_and_leave_out_what_is_elsewhere() -> Non
 
 
 def test_the_freedom_of_a_circle_grows_with_what_is_hidden() -> None:
+    pytest.importorskip("scipy", reason="the bench extra is not installed")
     hidden = np.zeros((120, 120), np.bool_)
     hidden[:70] = True
     whole = score.centre_freedom((120, 120), Circle(60.3, 59.6, 40.2, True))

@@ -113,7 +113,12 @@ def test_torch_is_imported_in_models_and_where_random_weights_are_written_only()
 
 def test_no_module_is_dead() -> None:
     # What only tests import is dead too.
-    entries = {"handler", "benchmarks.studio", *(module for module in MODULES if module.endswith(".__main__"))}
+    entries = {
+        "handler",
+        "benchmarks.studio",
+        "benchmarks.soak",
+        *(module for module in MODULES if module.endswith(".__main__")),
+    }
     packages = {module_of(path) for path in SOURCES if path.name == "__init__.py"}
     run_by_path = {"pipeline.trace.vtracer_child"}
     assert set(MODULES) == reached(*entries) | entries | packages | run_by_path

@@ -131,7 +131,7 @@ class TestLoading:
 
         with pytest.raises(Cancelled):
             run(parse_request(STUDIO), fresh, data=PHOTO, frame_px=FRAME_PX, progress=note, cancelled=cancelled)
-        assert time.monotonic() - began_s[0] < 1.05
+        assert time.monotonic() - began_s[0] < 4
         assert loaded(fresh) == ()
         undo()
         assert illustrate(fresh).drawing.svg == illustrate(worker).drawing.svg
@@ -145,7 +145,7 @@ class TestLoading:
         with pytest.raises(DeadlineExceeded) as caught:
             illustrate(hasty)
         assert caught.value.phase == "sanitize"
-        assert time.monotonic() - began_s < 2.1
+        assert time.monotonic() - began_s < 6
 
     @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 11 * BLOCK_BYTES + 3])
     def test_a_file_that_several_streams_read_is_whole_and_hashed_in_order(self, size: int, tmp_path: Path) -> None:
