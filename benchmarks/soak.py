@@ -43,7 +43,10 @@ POISON: tuple[dict[str, Any], ...] = (
 """What is laid over a good request."""
 
 POISONED, CANCELLED = 7, 5
-"""Every so many jobs one is poisoned, or cancelled after so many more of its checks."""
+"""Every so many jobs one is poisoned, or cancelled."""
+
+CHECKS = 12
+"""Of a job's checks, so many are tried as the moment of its cancelling."""
 
 
 def main() -> int:
@@ -101,11 +104,11 @@ def _request(good: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def _cancel_of(number: int) -> Callable[[], bool] | None:
-    """What says when a job is cancelled: some at one of their first checks, others late or never."""
+    """What says when a job is cancelled: at one of its first checks, a different one each time."""
     if number % CANCELLED != CANCELLED - 1:
         return None
     asked = count()
-    return lambda: next(asked) >= number
+    return lambda: next(asked) >= number % CHECKS
 
 
 def _resident_mb() -> float:
