@@ -43,11 +43,23 @@ def labelled(name: str, help: str, label: str, values: Mapping[str, int]) -> Ite
 def histogram(name: str, help: str, counted: Histogram) -> Iterator[str]:
     """The lines of a histogram."""
     yield from _head(name, "histogram", help)
+    yield from _histogram_lines(name, "", counted)
+
+
+def histograms(name: str, help: str, label: str, counted: Mapping[str, Histogram]) -> Iterator[str]:
+    """The lines of a histogram for each value of one label, which need no escaping."""
+    yield from _head(name, "histogram", help)
+    for value, durations in counted.items():
+        yield from _histogram_lines(name, f'{label}="{value}"', durations)
+
+
+def _histogram_lines(name: str, label: str, counted: Histogram) -> Iterator[str]:
     totals = list(accumulate(counted.counts))
+    before, alone = (f"{label},", f"{{{label}}}") if label else ("", "")
     for bound, total in zip((*map(str, BOUNDS_S), "+Inf"), totals, strict=True):
-        yield f'{name}_bucket{{le="{bound}"}} {total}'
-    yield f"{name}_sum {counted.sum_s:.6f}"
-    yield f"{name}_count {totals[-1]}"
+        yield f'{name}_bucket{{{before}le="{bound}"}} {total}'
+    yield f"{name}_sum{alone} {counted.sum_s:.6f}"
+    yield f"{name}_count{alone} {totals[-1]}"
 
 
 def page(*metrics: Iterable[str]) -> str:

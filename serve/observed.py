@@ -11,11 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import get_args
 
 from pipeline.types import Phase
-from serve.metrics import BOUNDS_S, Histogram, labelled, single
+from serve.metrics import Histogram, histograms, labelled, single
 
 MOST_NAMES = 64
 """Values that a label may have: a scraper keeps a series for each, and replies are not to make them without end."""
@@ -61,7 +60,7 @@ class Observed:
 
     def lines(self) -> Iterator[str]:
         """The metrics in Prometheus' text format."""
-        yield from _phase_lines(self.phases)
+        yield from histograms("livery_phase_seconds", "What the phases of illustrations took.", "phase", self.phases)
         yield from labelled("livery_illustrations_total", "Illustrations.", "engine", self.engines)
         yield from labelled("livery_model_loads_total", "Loads of models.", "unit", self.loads)
         yield from labelled("livery_model_load_ms_total", "Time of loading models.", "unit", self.load_ms)
@@ -77,15 +76,3 @@ def _figures(values: object) -> Iterator[tuple[str, float]]:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if isinstance(name, str) and number and 0 <= value < LARGEST:
             yield name, float(value)
-
-
-def _phase_lines(phases: Mapping[str, Histogram]) -> Iterator[str]:
-    name = "livery_phase_seconds"
-    yield f"# HELP {name} What the phases of illustrations took."
-    yield f"# TYPE {name} histogram"
-    for phase, counted in phases.items():
-        totals = list(accumulate(counted.counts))
-        for bound, total in zip((*map(str, BOUNDS_S), "+Inf"), totals, strict=True):
-            yield f'{name}_bucket{{phase="{phase}",le="{bound}"}} {total}'
-        yield f'{name}_sum{{phase="{phase}"}} {counted.sum_s:.6f}'
-        yield f'{name}_count{{phase="{phase}"}} {totals[-1]}'
