@@ -6,27 +6,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import models
-from pipeline.cache import Dropped, ResultCache
+from pipeline.build import build
+from pipeline.cache import NOT_KEPT, Cache, Dropped, EntryName
 from pipeline.export.audit import SvgAuditError, audit_svg
 from pipeline.finished import Finished
 from pipeline.handover import finished, job_output
-from pipeline.report import cached_report, cost_usd, package_version, warning_reports
+from pipeline.report import cached_report, cost_usd, warning_reports
 from pipeline.run import FRAME_PX, Order, begin, make, read_file
 from pipeline.schema import JobInput, JobOutput, Options, PurgeOutput, WarningReport
 from pipeline.steps import Progress, Steps
 from pipeline.types import Ink, Palette
 from pipeline.worker import Worker
-
-MADE_WITH = (
-    *("livery", "ezdxf", "numba", "numpy", "opencv-python-headless", "pikepdf", "pillow", "pyvips", "pyvips-binary"),
-    *("vtracer", "diffusers", "torch", "transformers"),
-)
-"""Packages whose version may change a result."""
 
 
 def illustrate(
@@ -66,26 +58,28 @@ def purge(job: JobInput, worker: Worker, *, cancelled: Callable[[], bool] | None
     steps = Steps(worker.settings, "draft", cancelled=cancelled)
     with steps("decode"):
         photo = hashlib.sha256(read_file(job, worker, steps)).hexdigest()
-    dropped = Dropped(0, 0) if worker.cache is None else worker.cache.purge(photo)
-    pictures = worker.kept.drop(photo)
+    dropped = Dropped() if worker.cache is None else worker.cache.purge(photo)
+    pictures = worker.gallery.purge(photo)
     if worker.studio is not None:
         worker.studio.forget()
-    return PurgeOutput(input_sha256=photo, results=dropped.entries, pictures=pictures, bytes=dropped.bytes)
+    return PurgeOutput(
+        input_sha256=photo, results=dropped.results, pictures=dropped.art + pictures, bytes=dropped.bytes
+    )
 
 
-def _made_once(order: Order, worker: Worker, cache: ResultCache) -> Finished:
+def _made_once(order: Order, worker: Worker, cache: Cache) -> Finished:
     """What an earlier job made of the same, else what this one makes, which is kept."""
     studio = worker.studio if order.engine == "studio" else None
     revisions = {} if studio is None else studio.store.revisions()
-    photo, key = result_name(order, revisions, worker)
-    if (found := _found(order, worker, cache, photo, key)) is not None:
+    name = result_name(order, revisions, worker)
+    if (found := _found(order, worker, cache, name)) is not None:
         return found
     made = make(order, worker)
     result = finished(made)
     # A builder may have changed the volume meanwhile, and then the key is another result's.
     if not made.whole or not made.report.models.items() <= revisions.items():
         return result
-    failed = cache.put(photo, key, _with(result, warnings=_said(order, result)))
+    failed = cache.put(name, _with(result, warnings=_said(order, result)).to_bytes())
     timings = order.steps.timings()
     return _with(
         result,
@@ -95,12 +89,12 @@ def _made_once(order: Order, worker: Worker, cache: ResultCache) -> Finished:
     )
 
 
-def _found(order: Order, worker: Worker, cache: ResultCache, photo: str, key: str) -> Finished | None:
+def _found(order: Order, worker: Worker, cache: Cache, name: EntryName) -> Finished | None:
     job, steps = order.job, order.steps
     if job.cache != "use":
         return None
     with steps("decode"):
-        found = cache.get(photo, key)
+        found = cache.get(name, Finished.from_bytes)
     if found is None or not _is_sound(found):
         return None
     report = cached_report(job, found.report, steps.timings(), worker.settings.price_usd_per_s, order.chosen)
@@ -118,9 +112,9 @@ def _is_sound(found: Finished) -> bool:
 
 
 def _said(order: Order, result: Finished) -> tuple[WarningReport, ...]:
-    """The report's warnings but for why this engine serves: the next job has a reason of its own."""
+    """The report's warnings that hold for the next job too: not why this engine serves, nor what wasn't kept."""
     chosen = warning_reports(order.chosen)
-    return tuple(warning for warning in result.report.warnings if warning not in chosen)
+    return tuple(said for said in result.report.warnings if said not in chosen and said.code not in NOT_KEPT)
 
 
 def _with(result: Finished, **said: Any) -> Finished:
@@ -128,24 +122,12 @@ def _with(result: Finished, **said: Any) -> Finished:
     return replace(result, report=result.report.model_copy(update=said))
 
 
-def result_name(order: Order, revisions: Mapping[str, str], worker: Worker) -> tuple[str, str]:
-    """What a result is kept under: the photo's SHA-256, and that of everything else that shapes it.
+def result_name(order: Order, revisions: Mapping[str, str], worker: Worker) -> EntryName:
+    """What a result is kept under.
 
     Not the engine that was asked for, but the one that serves.
     """
     options = order.job.model_dump(mode="json", include=set(Options.model_fields) - {"engine", "cache"})
     studio = [sorted(revisions.items()), worker.settings.allow_noncommercial]
     text = json.dumps([build(), order.engine, studio, order.frame_px, options], sort_keys=True)
-    return hashlib.sha256(order.encoded).hexdigest(), hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def build() -> str:
-    """SHA-256 of the code that makes results: another build never serves what this one made."""
-    digest = hashlib.sha256(json.dumps([package_version(name) for name in MADE_WITH]).encode())
-    for house in (Path(__file__).parent, *(Path(folder) for folder in models.__path__)):
-        for file in sorted(house.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"{file.relative_to(house).as_posix()} {file.stat().st_size}\n".encode())
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return EntryName(hashlib.sha256(order.encoded).hexdigest(), hashlib.sha256(text.encode()).hexdigest(), "result")

@@ -1,11 +1,10 @@
-"""The result cache: what jobs made, kept in a folder that many workers may share, so that the same job costs once.
+"""The cache: what jobs made, kept in a folder that many workers may share, so that the same work is paid once.
 
-An entry is one file, `<photo>-<key>.result`: the SHA-256 of the photo's file, and that of everything else that the
-result depends on. It holds
+An entry is one file, `<photo>-<key>.<kind>`: the SHA-256 of the photo's file, that of everything else that it depends
+on, and whether it is a job's whole result or what phases 1 and 2 of the studio engine made (`art`). It holds
 
-    livery result 1 <SHA-256 of all that follows the first line>
-    {"photo": …, "key": …, "svg_bytes": …, "files": [{"name": …, "bytes": …}, …], "report": {…}}
-    the SVG's UTF-8, then the files, one after another
+    livery cache 2 <SHA-256 of its own name, a line's end, and all that follows the first line>
+    its content
 
 and neither the photo nor a link. What holds:
 
@@ -28,18 +27,17 @@ import re
 import tempfile
 import threading
 import time
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeVar
 
-from pydantic import NonNegativeInt, ValidationError
-
-from pipeline.finished import Finished, FinishedFile
-from pipeline.schema import Format, Report, Strict
+from pipeline.alarm import Alarm
 from pipeline.types import Warning
+
+T = TypeVar("T")
+Kind = Literal["result", "art"]
 
 LARGEST_BYTES: Final = 256 << 20
 """Largest entry, in bytes: read at once, so it is bounded."""
@@ -50,8 +48,11 @@ SWEEP_S: Final = 600.0
 PART_S: Final = 3600.0
 """Age of a half-written entry that nobody writes any more: its worker was killed."""
 
-_MAGIC: Final = b"livery result 1 "
-_ENTRY: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{64}\.result")
+NOT_KEPT: Final = frozenset({"cache_full", "cache_failed"})
+"""Codes of `Cache.put`'s warnings."""
+
+_MAGIC: Final = b"livery cache 2 "
+_ENTRY: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{64}\.(?:result|art)")
 _PART: Final = re.compile(r"\.livery-\w+\.part")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -59,29 +60,35 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 log = logging.getLogger(__name__)
 
 
-class _Part(Strict):
-    name: str
-    format: Format
-    ink: str | None
-    width_px: int
-    height_px: int
-    bytes: NonNegativeInt
+@dataclass(frozen=True, slots=True)
+class EntryName:
+    """What an entry is kept under. `photo` and `key` are SHA-256 in hex: of the file, and of all else that shapes it.
 
+    Raises:
+        ValueError: one of them is not.
+    """
 
-class _Head(Strict):
     photo: str
     key: str
-    svg_bytes: NonNegativeInt
-    files: tuple[_Part, ...]
-    report: Report
+    kind: Kind
+
+    def __post_init__(self) -> None:
+        if not _DIGEST.fullmatch(self.photo) or not _DIGEST.fullmatch(self.key):
+            raise ValueError("photo and key must be SHA-256 in hex")
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{self.photo}-{self.key}.{self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What was removed: how many entries, and their bytes."""
+    """What was removed: how many entries of each kind, and their bytes."""
 
-    entries: int
-    bytes: int
+    results: int = 0
+    art: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +99,8 @@ class _Entry:
     used_s: float
 
 
-class ResultCache:
-    """The results in one folder. Threads and processes may share it.
+class Cache:
+    """The entries in one folder. Threads and processes may share it.
 
     Args:
         folder: made with the first entry; the folder that holds it must be there.
@@ -108,16 +115,17 @@ class ResultCache:
         self._lock = threading.Lock()
         self._bytes = 0
         self._swept_s = float("-inf")
-        self._timer: threading.Timer | None = None
-        self._sweep_in(0.0)
+        self._alarm = Alarm("livery-cache", self._sweep_when_due)
+        self._alarm.ring_in(0.0)
 
-    def get(self, photo: str, key: str) -> Finished | None:
-        """What was kept; None where nothing is, or nothing that can be used.
+    def get(self, name: EntryName, read: Callable[[bytes], T | None]) -> T | None:
+        """What was kept under `name`; None where nothing is, or nothing that can be used.
 
         Args:
-            photo, key: SHA-256 in hex.
+            name: of the entry.
+            read: what its content means; None where it can't be that of such an entry.
         """
-        path = self._path(photo, key)
+        path = self.folder / name.file
         try:
             with path.open("rb") as file:
                 state = os.fstat(file.fileno())
@@ -128,38 +136,36 @@ class ResultCache:
         except FileNotFoundError:
             return None
         except OSError as fault:
-            log.warning("a result could not be read: %s", _name_of(fault))
+            log.warning("a cache entry could not be read: %s", _name_of(fault))
             return None
-        finished = _parse(data, photo, key)
+        content = _opened(name, data)
+        value = None if content is None else read(content)
         with suppress(OSError):  # another worker may have removed it, or the volume may be read-only
-            if finished is None:
+            if value is None:
                 path.unlink()
             else:
                 os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
-        return finished
+        return value
 
-    def put(self, photo: str, key: str, finished: Finished) -> Warning | None:
-        """Keep a result. Where that fails the job is none the worse, and the warning says so.
-
-        Args:
-            photo, key: SHA-256 in hex.
-        """
-        data = _format(photo, key, finished)
+    def put(self, name: EntryName, content: bytes) -> Warning | None:
+        """Keep `content`. Where that fails the job is none the worse, and the warning says so."""
+        data = _sealed(name, content)
         if len(data) > min(self.most_bytes, LARGEST_BYTES):
-            return Warning("cache_full", "the result was not kept: it is larger than the whole cache")
+            return Warning("cache_full", f"the {name.kind} was not kept: it is larger than the whole cache")
         try:
             if self._bytes + len(data) > self.most_bytes or time.monotonic() - self._swept_s > SWEEP_S:
                 self.sweep(len(data))
-            self._write(self._path(photo, key), data)
+            self._write(self.folder / name.file, data)
         except OSError as fault:
-            log.warning("a result was not kept: %s", _name_of(fault))
+            log.warning("the %s was not kept: %s", name.kind, _name_of(fault))
             if fault.errno in _FULL:
-                return Warning("cache_full", "the result was not kept: the disk or volume of the cache is full")
-            return Warning("cache_failed", "the result was not kept: the cache's folder can't be written")
+                message = f"the {name.kind} was not kept: the disk or volume of the cache is full"
+                return Warning("cache_full", message)
+            return Warning("cache_failed", f"the {name.kind} was not kept: the cache's folder can't be written")
         with self._lock:
             self._bytes += len(data)
-            if self._timer is None:
-                self._sweep_in(self.most_s)
+            if not self._alarm.is_set:
+                self._alarm.ring_in(self.most_s)
         return None
 
     def purge(self, photo: str) -> Dropped:
@@ -169,14 +175,13 @@ class ResultCache:
             OSError: one could not be removed.
         """
         paths = [path for path, _ in self._listed(f"{photo}-")]
-        return Dropped(len(paths), sum(_unlinked(path) for path in paths))
+        results = sum(path.suffix == ".result" for path in paths)
+        return Dropped(results, len(paths) - results, sum(_unlinked(path) for path in paths))
 
     def sweep(self, room_bytes: int = 0) -> None:
         """Remove what is past its time, then the least recently used until an entry of `room_bytes` has room."""
         with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._alarm.unset()
             entries = sorted(self._entries(), key=lambda entry: entry.used_s, reverse=True)
             total = sum(entry.bytes for entry in entries)
             while entries and total + room_bytes > self.most_bytes:
@@ -184,12 +189,7 @@ class ResultCache:
                 _unlinked(entries.pop().path)
             self._bytes, self._swept_s = total, time.monotonic()
             if entries:
-                self._sweep_in(min(entry.written_s for entry in entries) + self.most_s - time.time())
-
-    def _path(self, photo: str, key: str) -> Path:
-        if not _DIGEST.fullmatch(photo) or not _DIGEST.fullmatch(key):
-            raise ValueError("photo and key must be SHA-256 in hex")
-        return self.folder / f"{photo}-{key}.result"
+                self._alarm.ring_in(min(entry.written_s for entry in entries) + self.most_s - time.time())
 
     def _is_past(self, written_s: float) -> bool:
         # What is dated ahead, by another clock, must not be kept for longer either.
@@ -225,24 +225,14 @@ class ResultCache:
             abandoned = path.suffix == ".part" and time.time() - state.st_mtime > PART_S
             if abandoned or self._is_past(state.st_mtime):
                 _unlinked(path)
-            elif path.suffix == ".result":
+            elif path.suffix != ".part":
                 yield _Entry(path, state.st_size, state.st_mtime, state.st_atime)
 
-    def _sweep_in(self, seconds: float) -> None:
-        # By weak reference: a cache that nobody has any more is not held by what sweeps it.
-        self._timer = threading.Timer(min(max(0.0, seconds), threading.TIMEOUT_MAX), _swept, (weakref.ref(self),))
-        self._timer.name, self._timer.daemon = "livery-cache", True
-        self._timer.start()
-
-
-def _swept(cache: weakref.ref[ResultCache]) -> None:
-    due = cache()
-    if due is None:
-        return
-    try:
-        due.sweep()
-    except OSError as fault:
-        log.warning("results that are past their time could not be removed: %s", _name_of(fault))
+    def _sweep_when_due(self) -> None:
+        try:
+            self.sweep()
+        except OSError as fault:
+            log.warning("what is past its time could not be removed: %s", _name_of(fault))
 
 
 def _unlinked(path: Path) -> int:
@@ -260,51 +250,17 @@ def _name_of(fault: OSError) -> str:
     return errno.errorcode.get(fault.errno or 0, type(fault).__name__)
 
 
-def _format(photo: str, key: str, finished: Finished) -> bytes:
-    svg = finished.svg.encode()
-    parts = tuple(
-        _Part(
-            name=file.name,
-            format=file.format,
-            ink=file.ink,
-            width_px=file.width_px,
-            height_px=file.height_px,
-            bytes=len(file.data),
-        )
-        for file in finished.files
-    )
-    head = _Head(photo=photo, key=key, svg_bytes=len(svg), files=parts, report=finished.report)
-    body = b"\n".join((head.model_dump_json().encode(), svg + b"".join(file.data for file in finished.files)))
-    return b"".join((_MAGIC, hashlib.sha256(body).hexdigest().encode(), b"\n", body))
+def _sealed(name: EntryName, content: bytes) -> bytes:
+    return b"".join((_MAGIC, _seal(name, content), b"\n", content))
 
 
-def _parse(data: bytes, photo: str, key: str) -> Finished | None:
+def _opened(name: EntryName, data: bytes) -> bytes | None:
     """An entry's content; None where it is damaged, or another's."""
-    first, _, body = data.partition(b"\n")
-    if first != _MAGIC + hashlib.sha256(body).hexdigest().encode():
-        return None
-    text, _, contents = body.partition(b"\n")
-    try:
-        head = _Head.model_validate_json(text)
-        pieces = _cut(contents, (head.svg_bytes, *(part.bytes for part in head.files)))
-        if (head.photo, head.key) != (photo, key) or pieces is None:
-            return None
-        svg = pieces[0].decode()
-    except (ValidationError, UnicodeDecodeError):
-        return None
-    files = tuple(
-        FinishedFile(part.name, part.format, piece, part.ink, part.width_px, part.height_px)
-        for part, piece in zip(head.files, pieces[1:], strict=True)
-    )
-    return Finished(svg, files, head.report)
+    first, _, content = data.partition(b"\n")
+    return content if first == _MAGIC + _seal(name, content) else None
 
 
-def _cut(contents: bytes, sizes_bytes: Sequence[int]) -> list[bytes] | None:
-    """`contents` in pieces of these sizes; None where they don't add up to it."""
-    if sum(sizes_bytes) != len(contents):
-        return None
-    pieces, start = [], 0
-    for size_bytes in sizes_bytes:
-        pieces.append(contents[start : start + size_bytes])
-        start += size_bytes
-    return pieces
+def _seal(name: EntryName, content: bytes) -> bytes:
+    digest = hashlib.sha256(f"{name.file}\n".encode())
+    digest.update(content)
+    return digest.hexdigest().encode()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from pipeline.alarm import Alarm
 
 T = TypeVar("T")
 
@@ -39,7 +40,10 @@ class Kept(Generic[T]):
     most_s: float = KEPT_S
     _entries: OrderedDict[str, _Entry[T]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _timer: threading.Timer | None = None
+    _alarm: Alarm = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._alarm = Alarm("livery-kept", self._sweep)
 
     def get(self, key: str) -> T | None:
         """What was kept under `key`; None where it is not there any more."""
@@ -60,7 +64,7 @@ class Kept(Generic[T]):
             self._expire()
             while sum(entry.bytes for entry in self._entries.values()) > self.most_bytes:
                 self._entries.popitem(last=False)
-            if self._timer is None:
+            if not self._alarm.is_set:
                 self._wait()
 
     def drop(self, beginning: str) -> int:
@@ -83,17 +87,7 @@ class Kept(Generic[T]):
 
     def _wait(self) -> None:
         """Have a sweep when the first entry is due, where there is one."""
-        self._timer = None
-        if not self._entries:
-            return
-        due_s = min(entry.used_s for entry in self._entries.values()) + self.most_s
-        # By weak reference: a store that nobody has any more is not held by what sweeps it.
-        self._timer = threading.Timer(max(0.0, due_s - time.monotonic()), _swept, (weakref.ref(self),))
-        self._timer.name, self._timer.daemon = "livery-kept", True
-        self._timer.start()
-
-
-def _swept(store: weakref.ref[Kept[T]]) -> None:
-    kept = store()
-    if kept is not None:
-        kept._sweep()
+        self._alarm.unset()
+        if self._entries:
+            due_s = min(entry.used_s for entry in self._entries.values()) + self.most_s
+            self._alarm.ring_in(due_s - time.monotonic())

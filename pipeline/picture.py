@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from models.studio import Studio
 from models.units import UPSCALER
-from pipeline.art import Art
+from pipeline.art import Art, Gallery
+from pipeline.build import build
+from pipeline.cache import EntryName
 from pipeline.enforce import Quantise
 from pipeline.errors import InternalError
-from pipeline.kept import Kept
 from pipeline.modes import paint_options
 from pipeline.paint import paint_vehicle
 from pipeline.places import Places
@@ -89,19 +90,19 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
     studio = worker.studio.job(steps.check, steps.tell)
     with ExitStack() as after:
         after.callback(studio.forget)  # a failed job leaves nothing of its photo in a model either
-        art, reinked = _art(scene, studio, worker.kept, steps)
+        shown = _shown(scene, studio, worker.gallery, steps)
         if job.cache != "off":
             after.pop_all()
     with steps("enforce"):
-        illustration = ink_ready(art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
+        illustration = ink_ready(shown.art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
     device = worker.studio.device
     on_gpu = device.kind == "cuda"
 
     def models() -> ModelsUsed:
         return ModelsUsed(
-            revisions=dict(sorted(art.revisions.items())),
+            revisions=dict(sorted(shown.art.revisions.items())),
             loads=dict(studio.loads),
-            reinked=reinked,
+            reinked=shown.reinked,
             vram_peak_mb=studio.vram_peak_mb(),
             gpu=device.name if on_gpu else None,
             warnings=tuple(studio.warnings),
@@ -109,37 +110,48 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
 
     return Picture(
         illustration,
-        art.removed,
-        iou=art.painted.iou,
+        shown.art.removed,
+        iou=shown.art.painted.iou,
         models=models,
         quantise=studio.quantise if on_gpu else None,
-        warnings=art.warnings + illustration.warnings,
+        warnings=shown.art.warnings + shown.warnings + illustration.warnings,
     )
 
 
-def _art(scene: Scene, studio: Studio, kept: Kept[Art], steps: Steps) -> tuple[Art, bool]:
-    """What phase 3 inks, and whether phases 1 and 2 were kept. Painting and enlarging are kept apart."""
-    job = scene.job
-    painted_key, enlarged_key = _keys(scene, studio.revisions)
-    painted = kept.get(painted_key) if job.cache == "use" else None
-    reinked = painted is not None
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What phase 3 inks, whether phases 1 and 2 were kept from before, and what could not be kept for later."""
 
-    def keep(key: str, art: Art) -> None:
+    art: Art
+    reinked: bool
+    warnings: tuple[Warning, ...] = ()
+
+
+def _shown(scene: Scene, studio: Studio, gallery: Gallery, steps: Steps) -> _Shown:
+    """The art of a job, painted and enlarged where it isn't there yet."""
+    job = scene.job
+    painted_name, enlarged_name = _names(scene, studio.revisions)
+
+    def may_keep(art: Art) -> bool:
         # What memory made it give up, the next job may have room for; and a builder may have changed the volume since.
         whole = not studio.warnings and art.revisions.items() <= studio.revisions.items()
-        if job.cache != "off" and whole:
-            kept.put(key, art, art.bytes)
+        return job.cache != "off" and whole
 
-    if job.output.upscale and job.cache == "use" and (enlarged := kept.get(enlarged_key)) is not None:
-        return enlarged, True
+    if job.output.upscale and job.cache == "use" and (enlarged := gallery.enlarged(enlarged_name)) is not None:
+        return _Shown(enlarged, reinked=True)
+    painted = gallery.painted(painted_name) if job.cache == "use" else None
+    reinked, failed = painted is not None, None
     if painted is None:
         painted = _paint(scene, studio, steps)
-        keep(painted_key, painted)
+        if may_keep(painted):
+            failed = gallery.keep_painted(painted_name, painted)
+    warnings = () if failed is None else (failed,)
     if not job.output.upscale:
-        return painted, reinked
+        return _Shown(painted, reinked, warnings)
     enlarged = _enlarge(painted, studio, steps)
-    keep(enlarged_key, enlarged)
-    return enlarged, reinked
+    if may_keep(enlarged):
+        gallery.keep_enlarged(enlarged_name, enlarged)
+    return _Shown(enlarged, reinked, warnings)
 
 
 def _paint(scene: Scene, studio: Studio, steps: Steps) -> Art:
@@ -185,16 +197,14 @@ def _sanitize_options(scene: Scene) -> SanitizeOptions:
     )
 
 
-def _keys(scene: Scene, revisions: Mapping[str, str]) -> tuple[str, str]:
-    """Everything that the painting depends on, and nothing else; and the same of its enlarging.
-
-    Both begin with the photo's SHA-256, by which `Kept.drop` finds them.
-    """
+def _names(scene: Scene, revisions: Mapping[str, str]) -> tuple[EntryName, EntryName]:
+    """Everything that the painting depends on, and nothing else; and the same of its enlarging."""
     job, photo = scene.job, scene.photo
     options = job.model_dump(mode="json", include={"mode", "subject", "sanitize", "style", "seed"})
     painters = sorted(item for item in revisions.items() if item[0] not in UPSCALER.rows)
-    painted = f"{photo.sha256}-{_digest(photo.width_px, photo.height_px, options, painters)}"
-    return painted, f"{photo.sha256}-{_digest(painted, [revisions.get(row) for row in UPSCALER.rows])}"
+    painted = _digest(build(), photo.width_px, photo.height_px, options, painters)
+    enlarged = _digest(painted, [revisions.get(row) for row in UPSCALER.rows])
+    return EntryName(photo.sha256, painted, "art"), EntryName(photo.sha256, enlarged, "art")
 
 
 def _digest(*facts: object) -> str:

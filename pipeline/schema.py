@@ -471,9 +471,9 @@ class PurgeOutput(Strict):
     results: int
     """Results that were dropped from the cache."""
     pictures: int
-    """What phases 1 and 2 had made, dropped from this worker's memory."""
+    """Copies of what phases 1 and 2 had made, dropped from the cache and from this worker's memory."""
     bytes: int
-    """Of those results."""
+    """Of what was dropped from the cache."""
 
 
 class EngineHealth(Strict):

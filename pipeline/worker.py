@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from models.studio import StudioWorker
-from pipeline.art import Art
-from pipeline.cache import ResultCache
+from pipeline.art import Gallery
+from pipeline.cache import Cache
 from pipeline.errors import ModelMissing
-from pipeline.kept import Kept
 from pipeline.measured import Measured
 from pipeline.schema import Engine, JobInput
 from pipeline.settings import Settings
@@ -22,19 +21,20 @@ class Worker:
     Attributes:
         settings: of the deployment.
         studio: the studio engine's resident set; None where no volume is set. Nothing is loaded before the first job.
-        kept: what phases 1 and 2 made of recent photos.
+        gallery: what phases 1 and 2 made of recent photos.
         measured: what jobs took.
         cache: what jobs made; None where nothing is kept.
     """
 
     settings: Settings
     studio: StudioWorker | None = None
-    kept: Kept[Art] = field(default_factory=Kept)
+    gallery: Gallery = field(default_factory=Gallery)
     measured: Measured = field(default_factory=Measured)
-    cache: ResultCache | None = None
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         self.cache = _cache_of(self.settings)
+        self.gallery = Gallery(self.cache)
         if self.settings.volume is not None:
             self.studio = StudioWorker(
                 self.settings.volume,
@@ -44,13 +44,13 @@ class Worker:
             )
 
 
-def _cache_of(settings: Settings) -> ResultCache | None:
+def _cache_of(settings: Settings) -> Cache | None:
     folder = settings.cache
     if folder is None and settings.volume is not None and settings.volume.is_dir():
         folder = settings.volume / "cache"
     if folder is None or settings.cache_mb == 0:
         return None
-    return ResultCache(folder, settings.cache_mb << 20, settings.cache_s)
+    return Cache(folder, settings.cache_mb << 20, settings.cache_s)
 
 
 def choose_engine(job: JobInput, worker: Worker) -> tuple[Engine, tuple[Warning, ...]]:

@@ -15,7 +15,9 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,15 +30,18 @@ from PIL import Image
 import handler
 from models.units import SEGMENTER
 from pipeline.actions import illustrate, purge, result_name
-from pipeline.cache import PART_S, ResultCache
+from pipeline.art import Art
+from pipeline.cache import PART_S, Cache, Dropped, EntryName
 from pipeline.errors import SchemaError
 from pipeline.finished import Finished, FinishedFile
 from pipeline.handover import finished
+from pipeline.paint import Painted
 from pipeline.request import parse_request
 from pipeline.run import begin, run
 from pipeline.schema import JobOutput, PurgeOutput
 from pipeline.settings import Settings
 from pipeline.steps import Progress
+from pipeline.types import Warning
 from pipeline.worker import Worker
 from tests.s3_server import KEY_ID, NAME, REGION, SECRET, Store
 from tests.test_fields import BASE, CHANGES, PLATES
@@ -106,24 +111,32 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cache(folder: Path) -> ResultCache:
-    return ResultCache(folder, 1 << 30, DAY_S)
+def cache(folder: Path) -> Cache:
+    return Cache(folder, 1 << 30, DAY_S)
 
 
-# ---- a folder of results
+# ---- a folder of entries
 
 
-def test_what_was_kept_comes_back_as_it_was(cache: ResultCache, folder: Path, result: Finished) -> None:
-    assert cache.get(A, B) is None
-    assert cache.put(A, B, result) is None
+def put(cache: Cache, photo: str, key: str, result: Finished) -> Warning | None:
+    return cache.put(EntryName(photo, key, "result"), result.to_bytes())
+
+
+def get(cache: Cache, photo: str, key: str) -> Finished | None:
+    return cache.get(EntryName(photo, key, "result"), Finished.from_bytes)
+
+
+def test_what_was_kept_comes_back_as_it_was(cache: Cache, folder: Path, result: Finished) -> None:
+    assert get(cache, A, B) is None
+    assert put(cache, A, B, result) is None
     assert len(result.files) > 4
-    assert cache.get(A, B) == ResultCache(folder, 1 << 30, DAY_S).get(A, B) == result
-    assert (cache.get(A, C), cache.get(C, B), cache.get(B, A)) == (None, None, None)
+    assert get(cache, A, B) == get(Cache(folder, 1 << 30, DAY_S), A, B) == result
+    assert (get(cache, A, C), get(cache, C, B), get(cache, B, A)) == (None, None, None)
     assert names(folder) == [f"{A}-{B}.result"]
 
 
-def test_an_entry_holds_neither_the_photo_nor_a_link(cache: ResultCache, folder: Path, result: Finished) -> None:
-    cache.put(A, B, result)
+def test_an_entry_holds_neither_the_photo_nor_a_link(cache: Cache, folder: Path, result: Finished) -> None:
+    put(cache, A, B, result)
     entry = (folder / f"{A}-{B}.result").read_bytes()
     for forbidden in (PHOTO, base64.b64encode(PHOTO), b"data:", b"https:", b"X-Amz"):
         assert forbidden not in entry
@@ -138,52 +151,52 @@ def damaged(data: bytes) -> list[bytes]:
     return [b"", b"\n", data[:-1], data[: len(data) // 2], data + b"x", b"\n" + data, *changed]
 
 
-def resealed(data: bytes, old: bytes, new: bytes) -> bytes:
+def resealed(path: Path, data: bytes, old: bytes, new: bytes) -> bytes:
     """An entry that was changed by someone who knows the format."""
     first, _, body = data.partition(b"\n")
     assert old in body
     body = body.replace(old, new, 1)
-    return first[:-64] + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    return first[:-64] + hashlib.sha256(path.name.encode() + b"\n" + body).hexdigest().encode() + b"\n" + body
 
 
-def test_a_damaged_entry_is_a_miss_and_is_removed(cache: ResultCache, folder: Path, result: Finished) -> None:
-    cache.put(A, B, result)
+def test_a_damaged_entry_is_a_miss_and_is_removed(cache: Cache, folder: Path, result: Finished) -> None:
+    put(cache, A, B, result)
     path = folder / f"{A}-{B}.result"
     good = path.read_bytes()
     (last,) = re.findall(rb'"bytes":\d+\}\],"report"', good)
     sealed = [
-        resealed(good, last, b'"bytes":1}],"report"'),
-        resealed(good, b'"svg_bytes":', b'"svg_bytes":1'),
-        resealed(good, b'"svg_bytes":', b'"svg_bytes":-'),
-        resealed(good, b'"report":', b'"reports":'),
-        resealed(good, b'"format":"png"', b'"format":"gif"'),
-        resealed(good, b"<svg", b"\xff\xfe\xfd\xfc"),
-        resealed(good, b"{", b"["),
+        resealed(path, good, last, b'"bytes":1}],"report"'),
+        resealed(path, good, b'"svg_bytes":', b'"svg_bytes":1'),
+        resealed(path, good, b'"svg_bytes":', b'"svg_bytes":-'),
+        resealed(path, good, b'"report":', b'"reports":'),
+        resealed(path, good, b'"format":"png"', b'"format":"gif"'),
+        resealed(path, good, b"<svg", b"\xff\xfe\xfd\xfc"),
+        resealed(path, good, b"{", b"["),
     ]
     for data in damaged(good) + sealed:
         path.write_bytes(data)
-        assert cache.get(A, B) is None
+        assert get(cache, A, B) is None
         assert not path.exists()
 
 
-def test_an_entry_under_another_s_name_is_none(cache: ResultCache, folder: Path, result: Finished) -> None:
+def test_an_entry_under_another_s_name_is_none(cache: Cache, folder: Path, result: Finished) -> None:
     for photo, key in ((A, C), (C, B)):
-        cache.put(A, B, result)
+        put(cache, A, B, result)
         (folder / f"{A}-{B}.result").rename(folder / f"{photo}-{key}.result")
-        assert cache.get(photo, key) is None
+        assert get(cache, photo, key) is None
     assert names(folder) == []
 
 
 @pytest.mark.parametrize("age_s", [DAY_S + 60, -DAY_S - 60], ids=["old", "dated ahead"])
-def test_nothing_is_read_past_its_time(cache: ResultCache, folder: Path, result: Finished, age_s: float) -> None:
-    cache.put(A, B, result)
+def test_nothing_is_read_past_its_time(cache: Cache, folder: Path, result: Finished, age_s: float) -> None:
+    put(cache, A, B, result)
     path = folder / f"{A}-{B}.result"
     nearly_s, past_s = (time.time() - age for age in (age_s * 0.9, age_s))
     os.utime(path, (time.time(), nearly_s))
-    assert cache.get(A, B) is not None
+    assert get(cache, A, B) is not None
     assert path.stat().st_mtime == pytest.approx(nearly_s, abs=1), "being used must not make it younger"
     os.utime(path, (time.time(), past_s))
-    assert cache.get(A, B) is None
+    assert get(cache, A, B) is None
     assert names(folder) == []
 
 
@@ -195,40 +208,40 @@ def until(true: Callable[[], bool], longest_s: float = 5.0) -> bool:
 
 
 def test_what_is_past_its_time_goes_though_no_job_comes(folder: Path, result: Finished) -> None:
-    cache = ResultCache(folder, 1 << 30, 0.5)
-    cache.put(A, B, result)
+    cache = Cache(folder, 1 << 30, 0.5)
+    put(cache, A, B, result)
     assert names(folder)
     assert until(lambda: names(folder) == [])
-    assert until(lambda: cache._timer is None), "nothing is kept and yet something waits"
-    cache.put(A, C, result)
+    assert until(lambda: not cache._alarm.is_set), "nothing is kept and yet something waits"
+    put(cache, A, C, result)
     assert until(lambda: names(folder) == []), "the second entry has nobody who sweeps it"
 
 
 def test_a_worker_that_starts_removes_what_is_past_its_time(folder: Path, result: Finished) -> None:
-    ResultCache(folder, 1 << 30, DAY_S).put(A, B, result)
+    put(Cache(folder, 1 << 30, DAY_S), A, B, result)
     os.utime(folder / f"{A}-{B}.result", (time.time(), time.time() - 2 * DAY_S))
-    starting = ResultCache(folder, 1 << 30, DAY_S)
+    starting = Cache(folder, 1 << 30, DAY_S)
     assert until(lambda: names(folder) == [])
     del starting
 
 
 def test_the_least_recently_used_leave_before_the_cache_is_too_large(folder: Path, result: Finished) -> None:
-    ResultCache(folder, 1 << 30, DAY_S).put(A, A, result)
+    put(Cache(folder, 1 << 30, DAY_S), A, A, result)
     one = (folder / f"{A}-{A}.result").stat().st_size
-    cache = ResultCache(folder, int(3.5 * one), DAY_S)
+    cache = Cache(folder, int(3.5 * one), DAY_S)
     for key in (B, C):
-        cache.put(A, key, result)
-    assert cache.get(A, A) is not None
-    assert cache.put(B, D, result) is None
-    assert [cache.get(*name) is not None for name in ((A, A), (A, B), (A, C), (B, D))] == [True, False, True, True]
+        put(cache, A, key, result)
+    assert get(cache, A, A) is not None
+    assert put(cache, B, D, result) is None
+    assert [get(cache, *name) is not None for name in ((A, A), (A, B), (A, C), (B, D))] == [True, False, True, True]
     for n in range(10):
-        cache.put(C, hashlib.sha256(bytes([n])).hexdigest(), result)
+        put(cache, C, hashlib.sha256(bytes([n])).hexdigest(), result)
         assert sum(path.stat().st_size for path in folder.iterdir()) <= 3.5 * one
 
 
 def test_what_is_larger_than_the_whole_cache_is_not_kept_and_that_is_said(folder: Path, result: Finished) -> None:
-    cache = ResultCache(folder, 1000, DAY_S)
-    said = cache.put(A, B, result)
+    cache = Cache(folder, 1000, DAY_S)
+    said = put(cache, A, B, result)
     assert said is not None
     assert said.code == "cache_full"
     assert names(folder) == []
@@ -240,14 +253,14 @@ def test_other_files_in_the_folder_are_never_touched(folder: Path, result: Finis
     for name in others:
         (folder / name).write_bytes(bytes(10_000))
         os.utime(folder / name, (0, 0))
-    cache = ResultCache(folder, 1_000_000, DAY_S)
-    cache.put(A, B, result)
+    cache = Cache(folder, 1_000_000, DAY_S)
+    put(cache, A, B, result)
     cache.sweep(999_999)
     cache.purge(A)
     assert names(folder) == sorted(others)
 
 
-def test_only_a_half_written_entry_that_nobody_writes_any_more_is_removed(cache: ResultCache, folder: Path) -> None:
+def test_only_a_half_written_entry_that_nobody_writes_any_more_is_removed(cache: Cache, folder: Path) -> None:
     folder.mkdir()
     for name, age_s in ((".livery-old1.part", PART_S + 60), (".livery-new1.part", PART_S - 60)):
         (folder / name).write_bytes(b"half")
@@ -256,43 +269,43 @@ def test_only_a_half_written_entry_that_nobody_writes_any_more_is_removed(cache:
     assert names(folder) == [".livery-new1.part"]
 
 
-def test_a_full_disk_is_a_warning_and_leaves_nothing_half(cache: ResultCache, folder: Path, result: Finished) -> None:
+def test_a_full_disk_is_a_warning_and_leaves_nothing_half(cache: Cache, folder: Path, result: Finished) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        said = cache.put(A, B, result)
+        said = put(cache, A, B, result)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert said is not None
     assert said.code == "cache_full"
     assert names(folder) == []
-    assert cache.put(A, B, result) is None
+    assert put(cache, A, B, result) is None
 
 
-def test_purge_drops_every_entry_of_one_photo_and_no_other(cache: ResultCache, folder: Path, result: Finished) -> None:
+def test_purge_drops_every_entry_of_one_photo_and_no_other(cache: Cache, folder: Path, result: Finished) -> None:
     for photo, key in ((A, B), (A, C), (B, A), (B, C)):
-        cache.put(photo, key, result)
+        put(cache, photo, key, result)
     bytes_of_a = sum(path.stat().st_size for path in folder.glob(f"{A}-*"))
     dropped = cache.purge(A)
-    assert (dropped.entries, dropped.bytes) == (2, bytes_of_a)
+    assert (dropped.results, dropped.art, dropped.bytes) == (2, 0, bytes_of_a)
     assert names(folder) == [f"{B}-{A}.result", f"{B}-{C}.result"]
-    assert cache.purge(A).entries == cache.purge(D).entries == 0
+    assert cache.purge(A) == cache.purge(D) == Dropped()
 
 
 def hammer(folder: Path, result: Finished, seed: int, seconds: float, faults: Any) -> None:
     """What a worker may do, at random, in a folder that holds about three entries."""
-    draw, cache = random.Random(seed), ResultCache(folder, 3 * 60_000, DAY_S)
+    draw, cache = random.Random(seed), Cache(folder, 3 * 60_000, DAY_S)
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         photo, key = draw.choice((A, B)), draw.choice((A, B, C))
         marked = replace(result, svg=f"{photo}{key}")
         act = draw.randrange(8)
         if act < 4:
-            found = cache.get(photo, key)
+            found = get(cache, photo, key)
             if found is not None and found != marked:
                 faults.put(f"read another's entry: {found.svg[:8]}")
         elif act < 6:
-            if (said := cache.put(photo, key, marked)) is not None:
+            if (said := put(cache, photo, key, marked)) is not None:
                 faults.put(said.message)
         elif act < 7:
             cache.sweep(60_000)
@@ -317,13 +330,13 @@ def test_a_worker_that_is_killed_as_it_writes_leaves_a_whole_entry_or_none(folde
     large = replace(result, files=(FinishedFile("livery-64.png", "png", bytes(8_000_000), width_px=64, height_px=43),))
     processes, half = multiprocessing.get_context("fork"), 0
     for n in range(8):
-        writer = processes.Process(target=lambda: [ResultCache(folder, 1 << 30, DAY_S).put(A, B, large)] * 1)
+        writer = processes.Process(target=lambda: [put(Cache(folder, 1 << 30, DAY_S), A, B, large)] * 1)
         writer.start()
         until(lambda: names(folder) != [])
         time.sleep(n * 0.002)
         writer.kill()
         writer.join(HANG_S)
-        assert ResultCache(folder, 1 << 30, DAY_S).get(A, B) in (None, large)
+        assert get(Cache(folder, 1 << 30, DAY_S), A, B) in (None, large)
         half += any(name.endswith(".part") for name in names(folder))
         for path in folder.iterdir():
             path.unlink()
@@ -376,7 +389,7 @@ for job in json.loads(sys.stdin.read()):
     assert picture_of(replies[0]) == picture_of(replies[1]) == picture_of(replies[2])
 
 
-def key_of(request: Mapping[str, Any], worker: Worker, frame_px: int = FRAME_PX, **revisions: str) -> tuple[str, str]:
+def key_of(request: Mapping[str, Any], worker: Worker, frame_px: int = FRAME_PX, **revisions: str) -> EntryName:
     order = begin(parse_request(dict(request)), worker, frame_px=frame_px)
     return result_name(order, revisions, worker)
 
@@ -385,7 +398,7 @@ def key_of(request: Mapping[str, Any], worker: Worker, frame_px: int = FRAME_PX,
 def test_every_field_that_changes_a_result_changes_its_name(field: str) -> None:
     one, other = (key_of({**BASE, **change}, Worker(Settings())) for change in CHANGES[field])
     assert one != other
-    assert (one[0] != other[0]) == (field == "image")
+    assert (one.photo != other.photo) == (field == "image")
 
 
 def test_what_changes_no_result_does_not_change_its_name() -> None:
@@ -414,7 +427,7 @@ def test_another_build_never_serves_what_this_one_made(tmp_path: Path) -> None:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     program = """
 from pathlib import Path
-from pipeline.actions import __file__ as place, build
+from pipeline.build import __file__ as place, build
 print(place)
 for changed in (None, None, "pipeline/tone.py", "models/lock.json"):
     if changed is not None:
@@ -480,9 +493,9 @@ def test_an_svg_that_fails_the_audit_is_made_anew(folder: Path, sound: bytes, st
     (path,) = folder.iterdir()
     good = path.read_bytes()
     head, svg, rest = good.partition(b"<svg")
-    path.write_bytes(resealed(head + svg + rest.replace(sound, stray, 1), b"<svg", b"<svg"))
+    path.write_bytes(resealed(path, head + svg + rest.replace(sound, stray, 1), b"<svg", b"<svg"))
     assert path.read_bytes() != good
-    assert ResultCache(folder, 1 << 30, DAY_S).get(*path.stem.split("-")) is not None
+    assert get(Cache(folder, 1 << 30, DAY_S), *path.stem.split("-")) is not None
     again = serve(worker_of(folder))
     assert (again.report.cached, again.svg) == (False, first.svg)
     assert serve(worker_of(folder)).report.cached
@@ -603,6 +616,61 @@ def test_a_worker_that_has_just_started_answers_without_a_model(studio_worker: C
     assert not serve(worker, **{**STUDIO, "mode": "faithful"}).report.cached
 
 
+def test_a_worker_that_has_just_started_re_inks_what_another_painted(
+    studio_worker: Callable[[], Worker], folder: Path
+) -> None:
+    other_inks = {**STUDIO, "palette": ["#101010", "#F0F0F0", "#C02020"]}
+    serve(studio_worker(), **STUDIO)
+    reinked, made = serve(studio_worker(), **other_inks), serve(studio_worker(), **other_inks, cache="refresh")
+    assert (reinked.report.reinked, reinked.report.cached, reinked.report.loads) == (True, False, {})
+    assert (made.report.reinked, made.report.loads == {}) == (False, False)
+    assert [reinked.svg, reinked.report.models] == [made.svg, made.report.models]
+    enlarged = serve(studio_worker(), **{**other_inks, "output": {"png_widths": [64], "upscale": True}})
+    assert (enlarged.report.reinked, sorted(enlarged.report.loads)) == (True, ["upscaler"])
+    assert not serve(studio_worker(), **{**other_inks, "seed": 7}).report.reinked
+    assert serve(studio_worker(), picture(40), **other_inks).report.loads
+    assert sorted({path.suffix for path in folder.iterdir()}) == [".art", ".result"]
+
+
+def test_damaged_art_is_painted_anew(studio_worker: Callable[[], Worker], folder: Path) -> None:
+    serve(studio_worker(), **STUDIO)
+    (path,) = folder.glob("*.art")
+    good = path.read_bytes()
+    photo, key = path.stem.split("-")
+    name = EntryName(photo, key, "art")
+    cache = Cache(folder, 1 << 30, DAY_S)
+    sealed = [
+        resealed(path, good, b'"width_px":', b'"width_px":1'),
+        resealed(path, good, b'"width_px":', b'"width_px":-'),
+        resealed(path, good, b'"width_px":', b'"width":'),
+        resealed(path, good, b'"attempts":[', b'"attempts":[1,'),
+        resealed(path, good, b"\n", b""),
+        resealed(path, good, good[-40:], b""),
+        resealed(path, good, good[-1:], good[-1:] * 2),
+    ]
+    for data in (b"", good[:-1], good + b"x", *sealed):
+        path.write_bytes(data)
+        assert cache.get(name, Art.from_bytes) is None
+        assert not path.exists()
+    path.write_bytes(good)
+    assert cache.get(name, Art.from_bytes) is not None
+    path.write_bytes(good[:-1])
+    again = serve(studio_worker(), **STUDIO, detail=0.1)
+    assert (again.report.reinked, path.read_bytes()) == (False, good)
+
+
+def test_art_that_unpacks_to_more_than_its_picture_is_refused_before_it_takes_the_memory() -> None:
+    painted = Painted(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), bool), None, ())
+    head, _, _ = Art(painted, (), {}, ()).to_bytes().partition(b"\n")
+    bomb = head + b"\n" + zlib.compress(bytes(300 << 20))
+    tracemalloc.start()
+    try:
+        assert Art.from_bytes(bomb) is None
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_purge_drops_what_the_models_made_as_well(studio_worker: Callable[[], Worker]) -> None:
     worker, other = studio_worker(), picture(40)
     serve(worker, other, **STUDIO)
@@ -612,7 +680,7 @@ def test_purge_drops_what_the_models_made_as_well(studio_worker: Callable[[], Wo
     segmenter = worker.studio.residents()._loaded[SEGMENTER.name].model
     assert segmenter._last is not None, "the segmenter keeps no features, so there is nothing to forget"
     dropped = purge(parse_request(request_of(action="purge")), worker)
-    assert (dropped.results, dropped.pictures, segmenter._last) == (2, 1, None)
+    assert (dropped.results, dropped.pictures, segmenter._last) == (2, 2, None), "in memory and in the folder"
     assert not serve(worker, **STUDIO).report.reinked
     assert serve(worker, other, **{**STUDIO, "detail": 0.1}).report.reinked
 
