@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
@@ -62,6 +62,12 @@ class Unit(Generic[R_co]):
     load: Callable[[Mapping[str, ModelFiles], Device], R_co]
     optional: tuple[str, ...] = ()
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def weights(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each row whose weights it reads for itself, and what their paths begin with."""
+        for row in (*self.rows, *self.optional):
+            folders = self.folders.get(row)
+            yield row, ("",) if folders is None else tuple(f"{folder}/" for folder in folders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +150,8 @@ class Residents:
             watch.ended(unit.name, spent_ms)
         return entry
 
-    def drop_outdated(self) -> Mapping[str, str]:
+    def drop_outdated(self) -> None:
         """Let the units go that were loaded from other revisions than the volume lists by now.
-
-        Returns:
-            The revision of each row that it lists.
 
         Raises:
             ModelCorrupt: its manifest is damaged.
@@ -159,7 +162,6 @@ class Residents:
             rows = (*entry.unit.rows, *(row for row in entry.unit.optional if row in listed))
             if {row: listed.get(row) for row in rows} != entry.revisions:
                 self._evict(name)
-        return listed
 
     def forget(self, unit: Unit[Forgetful]) -> None:
         """Have a model drop what it keeps of a picture, where it is loaded."""

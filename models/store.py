@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from models.files import ModelFiles, Reads
+from models.files import ModelFiles
 from models.pins import FORMAT, Pin, PinnedFile, effective_pins, entry_of, listed_rows, read_object
+from models.reading import ReadAhead, Reads, Wanted
 from models.registry import Mode, Row, row_named, rows_of
 from models.requests import Check, unchecked
 from pipeline.errors import ModelCorrupt, ModelMissing
@@ -99,12 +100,17 @@ class Store:
         allow_noncommercial: whether rows may be used whose licence forbids commercial work.
         verify: what is checked of a file before it is used: its size, or its checksum as well.
         reads: how much was read of models' files.
+        ahead: reads them before they are asked for.
     """
 
     volume: Path
     allow_noncommercial: bool = False
     verify: Literal["size", "sha256"] = "sha256"
     reads: Reads = field(default_factory=Reads, compare=False)
+    ahead: ReadAhead = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ahead", ReadAhead(self.reads))
 
     @property
     def kind(self) -> Kind | None:
@@ -150,11 +156,31 @@ class Store:
         listed = self._usable(row_named(name), read_manifest(self.volume), effective_pins(self.volume))
         sha256 = {file.path: file.sha256 for file in listed.files} if self.verify == "sha256" else {}
         folder = folder_of(self.volume, name, listed.revision)
-        files = ModelFiles(name, listed.revision, folder, sha256, self.reads, ask)
+        files = ModelFiles(name, listed.revision, folder, sha256, self.reads, self.ahead, ask)
         for path in sha256:
             if not path.endswith(_WEIGHTS):
                 files.check(path)
         return files
+
+    def weights(self, folders: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[Wanted, ...]:
+        """The weight files of rows, for reading them ahead. What the volume lacks is left out, not refused.
+
+        Args:
+            folders: name of a row, and what the paths begin with.
+
+        Raises:
+            ModelCorrupt: the manifest is damaged.
+        """
+        manifest, found = read_manifest(self.volume), dict[Path, Wanted]()
+        for name, inside in folders:
+            listed = None if manifest is None else manifest.rows.get(name)
+            if listed is None:
+                continue
+            for file in listed.files:
+                if file.path.endswith(_WEIGHTS) and file.path.startswith(inside):
+                    path = folder_of(self.volume, name, listed.revision) / file.path
+                    found[path] = Wanted(path, file.bytes, self.verify == "sha256")
+        return tuple(found.values())
 
     def missing(self, modes: Iterable[Mode]) -> tuple[str, ...]:
         """Names of the rows that these modes need and that can't be used. Cheap: no file's content is read.

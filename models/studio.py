@@ -8,10 +8,11 @@ is a warning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -79,6 +80,7 @@ class StudioWorker:
         volume: the model volume's folder.
         allow_noncommercial: whether models may be used whose licence forbids commercial work.
         weights_mb: that the weights may take together, in MiB; None: what the GPU has, less the room to work in.
+        prefetch_mb: that weights may take which are read before they are asked for, in MiB; 0: none are.
         threads: that torch uses on a CPU; None: its own choice.
     """
 
@@ -88,11 +90,13 @@ class StudioWorker:
         *,
         allow_noncommercial: bool = False,
         weights_mb: int | None = None,
+        prefetch_mb: int = 0,
         threads: int | None = None,
     ) -> None:
         self.store = Store(volume, allow_noncommercial)
         self.thread = TorchThread()
         self._weights_mb = weights_mb
+        self._prefetch_bytes = prefetch_mb * MIB
         self._threads = threads
         self._residents: Residents | None = None
 
@@ -137,6 +141,30 @@ class StudioWorker:
         if self._residents is not None:
             self.do(lambda: self.residents().forget(units.SEGMENTER))
 
+    @contextmanager
+    def reading_ahead(self, needed: Sequence[Unit[Any]]) -> Iterator[None]:
+        """While this lasts, the weights of what isn't loaded are read, before they are asked for.
+
+        It begins before torch is imported, which takes seconds, and goes on while networks compute.
+
+        Args:
+            needed: in the order that they will be asked for.
+
+        Raises:
+            ModelCorrupt: the volume's manifest is damaged.
+        """
+        if self._prefetch_bytes == 0:
+            yield
+            return
+        residents = self._residents
+        loaded = () if residents is None else self.do(residents.loaded)
+        weights = (row for unit in needed if unit.name not in loaded for row in unit.weights())
+        self.store.ahead.begin(self.store.weights(weights), self._prefetch_bytes)
+        try:
+            yield
+        finally:
+            self.store.ahead.end()
+
     def residents(self) -> Residents:
         """What is loaded. For the torch thread only."""
         if self._residents is None:
@@ -158,15 +186,16 @@ class StudioWorker:
         Raises:
             ModelCorrupt: the volume's manifest is damaged.
         """
-        return Studio(self, self.do(self._begin), check, tell)
+        self.do(self._begin)
+        return Studio(self, check, tell)
 
-    def _begin(self) -> Mapping[str, str]:
+    def _begin(self) -> None:
         residents = self.residents()
         if residents.device.kind == "cuda":
             import torch  # noqa: PLC0415
 
             torch.cuda.reset_peak_memory_stats()
-        return residents.drop_outdated()
+        residents.drop_outdated()
 
 
 WORKING_MB = 6 * 1024
@@ -208,14 +237,12 @@ class Studio:
     """One job's view of the resident set.
 
     Attributes:
-        revisions: row of the registry → revision, of all that the volume held when the job began.
         loads: unit → milliseconds that loading it took in this job.
         models: row of the registry → revision, of every model that this job used.
         warnings: what memory made it give up.
     """
 
     worker: StudioWorker
-    revisions: Mapping[str, str]
     outer_check: Check
     outer_tell: Tell
     loads: dict[str, float] = field(default_factory=dict)

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from models.loader import Unit
 from models.studio import Studio
-from models.units import UPSCALER
+from models.units import DEPTH, DETECTOR, FAITHFUL, FAST, INPAINTER, PROMPT, SEGMENTER, UPSCALER, VAE
 from pipeline.art import Art, Gallery
 from pipeline.build import build
 from pipeline.cache import EntryName
@@ -87,10 +89,11 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
     if worker.studio is None:
         raise InternalError  # `choose_engine` takes the studio engine only where there is one
     job = scene.job
-    studio = worker.studio.job(steps.check, steps.tell)
-    with ExitStack() as after:
+    known = _known(scene, worker.studio.store.revisions(), worker.gallery)
+    with worker.studio.reading_ahead(_needed(scene, known)), ExitStack() as after:
+        studio = worker.studio.job(steps.check, steps.tell)
         after.callback(studio.forget)  # a failed job leaves nothing of its photo in a model either
-        shown = _shown(scene, studio, worker.gallery, steps)
+        shown = _shown(scene, known, studio, worker.gallery, steps)
         if job.cache != "off":
             after.pop_all()
     with steps("enforce"):
@@ -119,6 +122,47 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a job's art before any model runs.
+
+    Attributes:
+        revisions: row of the registry → revision, of all that the volume holds.
+        painted_name, enlarged_name: what the art is kept under.
+        painted, enlarged: what is kept, and may be used.
+    """
+
+    revisions: Mapping[str, str]
+    painted_name: EntryName
+    enlarged_name: EntryName
+    painted: Art | None = None
+    enlarged: Art | None = None
+
+
+def _known(scene: Scene, revisions: Mapping[str, str], gallery: Gallery) -> _Known:
+    job = scene.job
+    known = _Known(revisions, *_names(scene, revisions))
+    if job.cache != "use":
+        return known
+    if job.output.upscale and (enlarged := gallery.enlarged(known.enlarged_name)) is not None:
+        return replace(known, enlarged=enlarged)
+    return replace(known, painted=gallery.painted(known.painted_name))
+
+
+def _needed(scene: Scene, known: _Known) -> tuple[Unit[Any], ...]:
+    """The models that a job will ask for, in about the order that it does."""
+    job = scene.job
+    if known.enlarged is not None:
+        return ()
+    enlarger = (UPSCALER,) if job.output.upscale else ()
+    if known.painted is not None:
+        return enlarger
+    finders = (DETECTOR, SEGMENTER) if job.sanitize.enabled or scene.places.subject.kind != "whole" else ()
+    filler = (INPAINTER,) if job.sanitize.enabled else ()
+    painter = FAST if job.mode == "fast" else FAITHFUL
+    return (*finders, *filler, VAE, DEPTH, PROMPT, painter, *enlarger)
+
+
+@dataclass(frozen=True, slots=True)
 class _Shown:
     """What phase 3 inks, whether phases 1 and 2 were kept from before, and what could not be kept for later."""
 
@@ -127,31 +171,29 @@ class _Shown:
     warnings: tuple[Warning, ...] = ()
 
 
-def _shown(scene: Scene, studio: Studio, gallery: Gallery, steps: Steps) -> _Shown:
+def _shown(scene: Scene, known: _Known, studio: Studio, gallery: Gallery, steps: Steps) -> _Shown:
     """The art of a job, painted and enlarged where it isn't there yet."""
     job = scene.job
-    painted_name, enlarged_name = _names(scene, studio.revisions)
+    if known.enlarged is not None:
+        return _Shown(known.enlarged, reinked=True)
 
     def may_keep(art: Art) -> bool:
         # What memory made it give up, the next job may have room for; and a builder may have changed the volume since.
-        whole = not studio.warnings and art.revisions.items() <= studio.revisions.items()
+        whole = not studio.warnings and art.revisions.items() <= known.revisions.items()
         return job.cache != "off" and whole
 
-    if job.output.upscale and job.cache == "use" and (enlarged := gallery.enlarged(enlarged_name)) is not None:
-        return _Shown(enlarged, reinked=True)
-    painted = gallery.painted(painted_name) if job.cache == "use" else None
-    reinked, failed = painted is not None, None
+    painted, failed = known.painted, None
     if painted is None:
         painted = _paint(scene, studio, steps)
         if may_keep(painted):
-            failed = gallery.keep_painted(painted_name, painted)
-    warnings = () if failed is None else (failed,)
+            failed = gallery.keep_painted(known.painted_name, painted)
+    shown = _Shown(painted, known.painted is not None, () if failed is None else (failed,))
     if not job.output.upscale:
-        return _Shown(painted, reinked, warnings)
+        return shown
     enlarged = _enlarge(painted, studio, steps)
     if may_keep(enlarged):
-        gallery.keep_enlarged(enlarged_name, enlarged)
-    return _Shown(enlarged, reinked, warnings)
+        gallery.keep_enlarged(known.enlarged_name, enlarged)
+    return replace(shown, art=enlarged)
 
 
 def _paint(scene: Scene, studio: Studio, steps: Steps) -> Art:

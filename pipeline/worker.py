@@ -40,6 +40,7 @@ class Worker:
                 self.settings.volume,
                 allow_noncommercial=self.settings.allow_noncommercial,
                 weights_mb=self.settings.weights_mb,
+                prefetch_mb=self.settings.prefetch_mb,
                 threads=self.settings.threads,
             )
 

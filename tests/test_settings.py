@@ -22,6 +22,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "auto_engine": ("studio", "studio"),
     "volume": ("/models", Path("/models")),
     "weights_mb": ("9000", 9000),
+    "prefetch_mb": ("0", 0),
     "allow_noncommercial": ("true", True),
     "allow_synthetic": ("1", True),
     "cache": ("/results", Path("/results")),

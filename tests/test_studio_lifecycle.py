@@ -22,8 +22,8 @@ import pytest
 
 from models import units
 from models.device import CPU, Device
-from models.files import BLOCK_BYTES, read_whole
 from models.loader import Residents, Unit
+from models.reading import BLOCK_BYTES, read_whole
 from models.store import Store
 from models.studio import StudioWorker
 from models.weights import BadWeights
@@ -151,10 +151,10 @@ class TestLoading:
     def test_a_file_that_several_streams_read_is_whole_and_hashed_in_order(self, size: int, tmp_path: Path) -> None:
         data = random.Random(size).randbytes(size)
         (tmp_path / "file").write_bytes(data)
-        read, digest = read_whole(tmp_path / "file", hashing=True)
-        assert read.tobytes() == data
-        assert digest == hashlib.sha256(data).hexdigest()
-        assert read_whole(tmp_path / "file", hashing=False)[1] is None
+        read = read_whole(tmp_path / "file", hashing=True)
+        assert read.data.tobytes() == data
+        assert read.sha256 == hashlib.sha256(data).hexdigest()
+        assert read_whole(tmp_path / "file", hashing=False).sha256 is None
 
     def test_a_file_that_becomes_shorter_is_found_out(self, tmp_path: Path) -> None:
         path = tmp_path / "file"

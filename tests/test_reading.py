@@ -1,0 +1,177 @@
+"""Weights that are read before they are asked for: in order, within a bound, whole, and gone with the job."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models.reading import BLOCK_BYTES, ReadAhead, Reads, Wanted
+from models.store import Store
+from pipeline.errors import Cancelled, ModelCorrupt
+from pipeline.worker import Worker
+from tests.test_studio import illustrate, settings_of
+
+SIZE = 3 * BLOCK_BYTES + 17
+HANG_S = 20.0
+
+
+@pytest.fixture
+def reads() -> Reads:
+    return Reads()
+
+
+@pytest.fixture
+def ahead(reads: Reads) -> Iterator[ReadAhead]:
+    reader = ReadAhead(reads)
+    yield reader
+    reader.end()
+    assert threads() == 0, "it reads on after its end"
+
+
+def threads() -> int:
+    return sum(thread.name == "livery-ahead" for thread in threading.enumerate())
+
+
+def files(folder: Path, count: int) -> list[Wanted]:
+    """Files of `SIZE` bytes, each with a content of its own."""
+    wanted = []
+    for n in range(count):
+        path = folder / f"{n}.safetensors"
+        path.write_bytes(random.Random(n).randbytes(SIZE))
+        wanted.append(Wanted(path, SIZE, hashing=True))
+    return wanted
+
+
+def until(true: Callable[[], bool]) -> bool:
+    end_s = time.monotonic() + HANG_S
+    while not true() and time.monotonic() < end_s:
+        time.sleep(0.005)
+    return true()
+
+
+def test_what_is_taken_is_the_file_with_its_checksum_and_only_once(
+    ahead: ReadAhead, reads: Reads, tmp_path: Path
+) -> None:
+    wanted = files(tmp_path, 3)
+    ahead.begin(wanted, 10 * SIZE)
+    for one in wanted:
+        assert until(lambda: reads.files == 3)
+        read = ahead.take(one.path)
+        assert read is not None
+        assert read.data.tobytes() == one.path.read_bytes()
+        assert read.sha256 == hashlib.sha256(read.data).hexdigest()
+        assert ahead.take(one.path) is None
+    assert (reads.files, reads.bytes, reads.ahead) == (3, 3 * SIZE, 3)
+
+
+def test_no_more_is_held_than_was_allowed_and_what_is_taken_makes_room(
+    ahead: ReadAhead, reads: Reads, tmp_path: Path
+) -> None:
+    wanted = files(tmp_path, 5)
+    ahead.begin(wanted, 2 * SIZE)
+    assert until(lambda: reads.files == 2)
+    time.sleep(0.1)
+    assert reads.files == 2
+    assert ahead.take(wanted[0].path) is not None
+    assert until(lambda: reads.files == 3)
+    time.sleep(0.1)
+    assert reads.files == 3
+
+
+def test_what_has_not_begun_is_left_to_whoever_asks(ahead: ReadAhead, reads: Reads, tmp_path: Path) -> None:
+    wanted = files(tmp_path, 4)
+    ahead.begin(wanted, 2 * SIZE)
+    assert until(lambda: reads.files == 2)
+    assert ahead.take(wanted[2].path) is None
+    for one in wanted[:2]:
+        ahead.take(one.path)
+    assert until(lambda: reads.files == 3), "the last file is not read"
+    assert ahead.take(wanted[3].path) is not None
+    assert ahead.take(wanted[2].path) is None, "it was read twice"
+
+
+def test_a_file_that_is_larger_than_all_room_is_left_out(ahead: ReadAhead, reads: Reads, tmp_path: Path) -> None:
+    large, small = tmp_path / "large", files(tmp_path, 1)[0]
+    large.write_bytes(bytes(SIZE + 1))
+    ahead.begin([Wanted(large, SIZE + 1, hashing=True), small], SIZE)
+    assert until(lambda: reads.files == 1)
+    assert ahead.take(large) is None
+    assert ahead.take(small.path) is not None
+
+
+def slow_file(folder: Path) -> Path:
+    """A file whose end comes when somebody writes it: a pipe."""
+    path = folder / "slow"
+    os.mkfifo(path)
+    return path
+
+
+def test_a_wait_for_what_is_being_read_ends_where_the_job_is_cancelled(ahead: ReadAhead, tmp_path: Path) -> None:
+    path = slow_file(tmp_path)
+    writer = threading.Thread(target=lambda: path.open("wb").close())  # a pipe opens when both its ends do
+    ahead.begin([Wanted(path, 1, hashing=True)], SIZE)
+    assert until(lambda: ahead._under_way == path)
+
+    def cancel() -> None:
+        raise Cancelled("the job was cancelled")
+
+    with pytest.raises(Cancelled):
+        ahead.take(path, cancel)
+    writer.start()
+    writer.join()
+
+
+def test_what_can_not_be_read_is_as_if_it_was_not_wanted(ahead: ReadAhead, reads: Reads, tmp_path: Path) -> None:
+    good = files(tmp_path, 1)
+    ahead.begin([Wanted(tmp_path / "missing", 1, hashing=True), Wanted(tmp_path, 1, hashing=True), *good], SIZE)
+    assert until(lambda: reads.files == 1)
+    assert ahead.take(tmp_path / "missing") is None
+    assert ahead.take(good[0].path) is not None
+
+
+def test_at_its_end_nothing_is_held_and_nothing_reads(ahead: ReadAhead, reads: Reads, tmp_path: Path) -> None:
+    wanted = files(tmp_path, 3)
+    ahead.begin(wanted, 2 * SIZE)
+    assert until(lambda: reads.files == 2)
+    ahead.end()
+    assert threads() == 0
+    assert [ahead.take(one.path) for one in wanted] == [None] * 3
+    ahead.begin(wanted, 2 * SIZE)
+    assert until(lambda: reads.files == 4)
+
+
+def store_of(worker: Worker) -> Store:
+    assert worker.studio is not None
+    return worker.studio.store
+
+
+def test_a_job_finds_weights_that_were_read_ahead_and_draws_the_same(tiny_volume: Path) -> None:
+    with_it, without = (Worker(settings_of(tiny_volume, prefetch_mb=mb)) for mb in (64, 0))
+    assert illustrate(with_it).drawing.svg == illustrate(without).drawing.svg
+    early, late = store_of(with_it).reads, store_of(without).reads
+    assert (early.ahead > 5, late.ahead) == (True, 0)
+    assert (early.files, early.bytes) == (late.files, late.bytes), "something was read twice, or to no purpose"
+    before = early.files
+    again = illustrate(with_it, seed=43)
+    assert (early.files, again.report.loads) == (before, {})
+    assert threads() == 0
+
+
+def test_damage_is_found_in_what_was_read_ahead_too(tiny_volume: Path, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    shutil.copytree(tiny_volume, volume)
+    (weights,) = volume.glob("models/depth-anything-v2-small/*/model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ModelCorrupt, match="depth-anything-v2-small"):
+        illustrate(Worker(settings_of(volume, prefetch_mb=64)))
+    assert threads() == 0
