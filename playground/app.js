@@ -18,7 +18,7 @@ const form = find("#controls");
 const livery = new Livery(location.origin);
 const runs = new Runs(livery);
 const stage = new Stage();
-const facts = await (await fetch("/playground/facts.json")).json();
+const facts = await (await fetched("/playground/facts.json")).json();
 const palette = new Palette(facts, paletteChanged, refused);
 
 /** @type {import("./photo.js").Photo|null} */
@@ -27,6 +27,14 @@ let photo = null;
 let point = null;
 let waiting = 0;
 let turn = 0; // of the job that was started last; whatever an earlier one brings is no longer wanted
+
+/** What the server holds for this page; where it can't be had the page says so. */
+async function fetched(address) {
+  const answer = await fetch(address).catch(() => null);
+  if (answer?.ok) return answer;
+  alarm("The server doesn't give the page what it needs. Is it still running? Then load the page again.");
+  throw new Stopped();
+}
 
 // ---- the photo
 
@@ -57,8 +65,7 @@ function take(file) {
 }
 
 async function takeSample() {
-  const answer = await fetch("/playground/sample.jpg");
-  await takePhoto(await answer.blob(), "sample.jpg");
+  await takePhoto(await (await fetched("/playground/sample.jpg")).blob(), "sample.jpg");
 }
 
 // ---- jobs
@@ -179,6 +186,11 @@ function refused(fault) {
   if (field?.startsWith("palette")) palette.point(field);
 }
 
+/** For what was said already. */
+function stopped(fault) {
+  if (!(fault instanceof Stopped)) throw fault;
+}
+
 /** The reply's own sentence, without the code and the field in front, which the page shows in its own way. */
 function told(fault) {
   if (fault.kind === "unreachable") return "The server doesn't answer. Is it still running?";
@@ -244,7 +256,7 @@ function listen() {
     target.value = "";
   });
   find("#change-photo").addEventListener("click", () => find("#photo-file").click());
-  find("#sample").addEventListener("click", takeSample);
+  find("#sample").addEventListener("click", () => takeSample().catch(stopped));
   addEventListener("paste", ({ clipboardData }) => {
     if (clipboardData.files.length > 0) take(clipboardData.files[0]);
   });

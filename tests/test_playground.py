@@ -755,6 +755,21 @@ def test_what_is_no_photo_is_refused_before_it_is_sent(page: Page, tmp_path: Pat
 
 
 @in_a_browser
+@pytest.mark.parametrize("missing", ["facts.json", "sample.jpg"])
+def test_a_server_that_went_away_is_said_where_the_page_needs_it(missing: str, tab: Page, local: Server) -> None:
+    tab.call("Network.setBlockedURLs", urls=[f"*/playground/{missing}"])
+    try:
+        tab.open(f"http://127.0.0.1:{local.port}/")
+        if missing == "sample.jpg":
+            tab.wait_for("document.querySelectorAll('#preset option').length > 1")
+            tab.click("#sample")
+        tab.wait_for("!document.querySelector('#alert').hidden")
+        assert tab.text("#alert").startswith("The server doesn't give the page what it needs.")
+    finally:
+        tab.call("Network.setBlockedURLs", urls=[])
+
+
+@in_a_browser
 def test_keys_alone_are_enough(page: Page) -> None:
     page.tab_to("#sample")
     page.press("Enter")
