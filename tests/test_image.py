@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.settings import PREFIX, Settings
 from tests.image.dockerfile import ROOT, context_files, dockerfile, read_dockerfile
-from tests.image.root import Builder, layer_sizes, why_impossible
+from tests.image.root import Builder, NoDebian, layer_sizes, why_impossible
 
 FILE = dockerfile()
 FINAL = ("draft", "worker")
@@ -152,7 +152,10 @@ def builder() -> Builder:
     place = Path(folder).resolve()
     place.mkdir(parents=True, exist_ok=True)
     builder = Builder(FILE, place)
-    builder.stage("draft")
+    try:
+        builder.stage("draft")
+    except NoDebian as fault:
+        pytest.skip(f"the Dockerfile's steps can't be run here: debootstrap failed: {fault}")
     return builder
 
 

@@ -35,7 +35,10 @@ def why_impossible() -> str | None:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "it takes Linux and root"
     missing = [name for name in NEEDED if shutil.which(name) is None]
-    return f"not installed: {', '.join(missing)}" if missing else None
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    allowed = _isolated("mount -t tmpfs probe /mnt", network=False, check=False).returncode == 0
+    return None if allowed else "this machine allows no mounts of one's own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +149,16 @@ class Builder:
                 shutil.copyfile(ROOT / path, inner)
 
 
+class NoDebian(Exception):
+    """debootstrap could not make a root: most often there is no mirror that it reaches."""
+
+
 def clean_debian(suite: str, folder: Path) -> Path:
-    """A minimal Debian as debootstrap makes it."""
+    """A minimal Debian as debootstrap makes it.
+
+    Raises:
+        NoDebian: it could not.
+    """
     made = folder / f"debian-{suite}"
     if not made.exists():
         print(f"image: making a clean Debian {suite}", flush=True)
@@ -156,7 +167,7 @@ def clean_debian(suite: str, folder: Path) -> Path:
         command = ["debootstrap", "--variant=minbase", suite, str(partial), *_mirror(suite)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"debootstrap failed:\n{done.stdout[-2000:]}")
+            raise NoDebian(done.stdout[-2000:])
         partial.rename(made)
     return made
 
