@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.reading import ReadAhead, Reads, read_whole
+from models.reading import Read, ReadAhead, Reads, read_whole
 from models.requests import Check, unchecked
 from models.weights import BadWeights, tensors_in
 from pipeline.errors import ModelCorrupt, ModelMissing
@@ -94,11 +95,7 @@ class ModelFiles:
     def _read(self, name: str) -> U8:
         expected = self.sha256.get(name)
         try:
-            path = self.path(name)
-            read = self.ahead.take(path, self.ask)
-            if read is None:
-                read = read_whole(path, hashing=expected is not None, ask=self.ask)
-                self.reads.note(len(read.data))
+            read = self._asked_for(self.path(name), hashing=expected is not None)
         except OSError as fault:
             raise ModelMissing(f"a file of {self.name} can't be read from the volume: {fault.strerror}") from None
         except BadWeights:
@@ -106,3 +103,12 @@ class ModelFiles:
         if read.sha256 != expected:
             raise ModelCorrupt(f"a file of {self.name} does not have its pinned checksum; builder verify names it")
         return read.data
+
+    def _asked_for(self, path: Path, *, hashing: bool) -> Read:
+        began_s = time.perf_counter()
+        early = self.ahead.take(path, self.ask)
+        read = read_whole(path, hashing=hashing, ask=self.ask) if early is None else early
+        if early is None:
+            self.reads.note(len(read.data))
+        self.reads.note_asked(time.perf_counter() - began_s, ahead=early is not None)
+        return read

@@ -46,16 +46,18 @@ class Read:
 
 @dataclass(slots=True)
 class Reads:
-    """How much was read of a volume.
+    """How much was read of a volume since the process began; a file that is read twice counts twice.
 
     Attributes:
-        files, bytes: since the process began; a file that is read twice counts twice.
+        files, bytes: that were read.
         ahead: of those files, how many were read before they were asked for, and then used.
+        waited_s: how long whoever asked for a file waited for it.
     """
 
     files: int = 0
     bytes: int = 0
     ahead: int = 0
+    waited_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def note(self, size_bytes: int) -> None:
@@ -64,10 +66,24 @@ class Reads:
             self.files += 1
             self.bytes += size_bytes
 
-    def note_ahead(self) -> None:
-        """Count a file that was there when it was asked for, or on its way."""
+    def note_asked(self, waited_s: float, *, ahead: bool) -> None:
+        """Count a wait for a file, and whether it was there when it was asked for, or on its way."""
         with self._lock:
-            self.ahead += 1
+            self.ahead += ahead
+            self.waited_s += waited_s
+
+    def since(self, before: Reads) -> Reads:
+        """What was read after `before`."""
+        return Reads(
+            self.files - before.files,
+            self.bytes - before.bytes,
+            self.ahead - before.ahead,
+            self.waited_s - before.waited_s,
+        )
+
+    def now(self) -> Reads:
+        """A copy."""
+        return self.since(Reads())
 
 
 def read_whole(path: Path, *, hashing: bool, ask: Check = unchecked) -> Read:
@@ -191,8 +207,6 @@ class ReadAhead:
                 self._changed.wait(ASKED_S)
             read = self._held.pop(path, None)
             self._changed.notify_all()  # there is room
-        if read is not None:
-            self._reads.note_ahead()
         return read
 
     def _run(self, most_bytes: int) -> None:

@@ -8,6 +8,7 @@ is a warning.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -99,6 +100,7 @@ class StudioWorker:
         self._prefetch_bytes = prefetch_mb * MIB
         self._threads = threads
         self._residents: Residents | None = None
+        self._import_ms = 0.0  # for the job that comes next
 
     def why_unusable(self, mode: Mode, *, allow_synthetic: bool) -> str | None:
         """Why the volume can't serve a mode; None where it can. Reads the manifest and sizes, loads nothing."""
@@ -168,11 +170,13 @@ class StudioWorker:
     def residents(self) -> Residents:
         """What is loaded. For the torch thread only."""
         if self._residents is None:
+            began_s = time.perf_counter()
             import torch  # noqa: PLC0415
 
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
             device = find_device()
+            self._import_ms = (time.perf_counter() - began_s) * 1000
             self._residents = Residents(self.store, device, _budget_bytes(device, self._weights_mb))
         return self._residents
 
@@ -187,7 +191,8 @@ class StudioWorker:
             ModelCorrupt: the volume's manifest is damaged.
         """
         self.do(self._begin)
-        return Studio(self, check, tell)
+        import_ms, self._import_ms = self._import_ms, 0.0
+        return Studio(self, check, tell, import_ms)
 
     def _begin(self) -> None:
         residents = self.residents()
@@ -237,6 +242,7 @@ class Studio:
     """One job's view of the resident set.
 
     Attributes:
+        import_ms: what importing torch and finding the device took, in the worker's first job.
         loads: unit → milliseconds that loading it took in this job.
         models: row of the registry → revision, of every model that this job used.
         warnings: what memory made it give up.
@@ -245,6 +251,7 @@ class Studio:
     worker: StudioWorker
     outer_check: Check
     outer_tell: Tell
+    import_ms: float = 0.0
     loads: dict[str, float] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     warnings: list[Warning] = field(default_factory=list)

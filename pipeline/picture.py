@@ -89,6 +89,7 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
     if worker.studio is None:
         raise InternalError  # `choose_engine` takes the studio engine only where there is one
     job = scene.job
+    before = worker.studio.store.reads.now()
     known = _known(scene, worker.studio.store.revisions(), worker.gallery)
     with worker.studio.reading_ahead(_needed(scene, known)), ExitStack() as after:
         studio = worker.studio.job(steps.check, steps.tell)
@@ -98,13 +99,15 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
             after.pop_all()
     with steps("enforce"):
         illustration = ink_ready(shown.art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
-    device = worker.studio.device
+    device, reads = worker.studio.device, worker.studio.store.reads
     on_gpu = device.kind == "cuda"
 
     def models() -> ModelsUsed:
         return ModelsUsed(
             revisions=dict(sorted(shown.art.revisions.items())),
             loads=dict(studio.loads),
+            reads=reads.since(before),
+            import_ms=studio.import_ms,
             reinked=shown.reinked,
             vram_peak_mb=studio.vram_peak_mb(),
             gpu=device.name if on_gpu else None,

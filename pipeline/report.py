@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from models.reading import Reads
 from models.registry import Mode
 from pipeline.export.svg import rounded_down
 from pipeline.measured import Measured
@@ -19,6 +20,7 @@ from pipeline.quality import coverage_pct, mean_delta_e_per_ink
 from pipeline.request import studio_only_fields
 from pipeline.schema import (
     CertificateReport,
+    ColdReport,
     Engine,
     EngineEstimate,
     Estimate,
@@ -47,6 +49,8 @@ class ModelsUsed:
     Attributes:
         revisions: name of each model that made the picture → revision.
         loads: unit → milliseconds of loading it in this job.
+        reads: of the volume in this job; None for the draft engine.
+        import_ms: what importing torch and finding the device took, in the worker's first job.
         reinked: whether phases 1 and 2 were kept from an earlier job, so that at most the upscaler ran.
         vram_peak_mb: None on a CPU.
         gpu: its name; None on a CPU.
@@ -55,6 +59,8 @@ class ModelsUsed:
 
     revisions: dict[str, str] = field(default_factory=dict)
     loads: dict[str, float] = field(default_factory=dict)
+    reads: Reads | None = None
+    import_ms: float = 0.0
     reinked: bool = False
     vram_peak_mb: float | None = None
     gpu: str | None = None
@@ -103,6 +109,7 @@ def full_report(job: JobInput, made: Made, timings: Timings, price_usd_per_s: fl
         certificate=_certificate(job.output, drawing),
         timings_ms=timings,
         loads=models.loads,
+        cold=_cold(models),
         reinked=models.reinked,
         vram_peak_mb=models.vram_peak_mb,
         gpu=models.gpu,
@@ -127,6 +134,7 @@ def cached_report(
             "options": options_used(job, stored.engine),
             "timings_ms": timings,
             "loads": {},
+            "cold": None,
             "reinked": False,
             "vram_peak_mb": None,
             "gpu": None,
@@ -219,6 +227,19 @@ def package_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _cold(models: ModelsUsed) -> ColdReport | None:
+    reads = models.reads
+    if reads is None or not (reads.files or models.import_ms):
+        return None
+    return ColdReport(
+        import_ms=round(models.import_ms, 1),
+        read_ms=round(reads.waited_s * 1000, 1),
+        files=reads.files,
+        files_ahead=reads.ahead,
+        mb=round(reads.bytes / 2**20, 1),
+    )
 
 
 def _certificate(output: Output, drawing: Drawing) -> CertificateReport | None:

@@ -351,6 +351,21 @@ class CertificateReport(Strict):
     min_feature_mm: float | None = None
 
 
+class ColdReport(Strict):
+    """Why a job took longer than the next one like it will: what it waited for until its models were there."""
+
+    import_ms: float
+    """Importing torch and finding the device; 0 but in a worker's first job."""
+    read_ms: float
+    """That loads waited for the volume; the rest of their time is building models and moving them to the device."""
+    files: int
+    """That were read from the volume."""
+    files_ahead: int
+    """Of those, how many were read before they were asked for."""
+    mb: float
+    """MiB that were read."""
+
+
 class Report(Strict):
     """What was done, with what, and at what cost."""
 
@@ -377,6 +392,8 @@ class Report(Strict):
     timings_ms: Timings
     loads: dict[str, float] = {}
     """Model name to the milliseconds that loading it took in this job."""
+    cold: ColdReport | None = None
+    """Null where nothing had to be imported or read, as in every job but the first ones."""
     reinked: bool = False
     """Whether phases 1 and 2 were kept from an earlier job of the same photo, so that at most the upscaler ran."""
     vram_peak_mb: float | None = None

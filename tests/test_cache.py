@@ -87,7 +87,7 @@ def worker_of(folder: Path, **settings: Any) -> Worker:
 
 def picture_of(output: JobOutput) -> dict[str, Any]:
     """What a reply shows, without the job's own figures."""
-    own = {"timings_ms", "cost_estimate_usd", "cached", "loads", "reinked", "vram_peak_mb", "gpu"}
+    own = {"timings_ms", "cost_estimate_usd", "cached", "loads", "cold", "reinked", "vram_peak_mb", "gpu"}
     reply = output.model_dump(mode="json")
     return {**reply, "report": {name: value for name, value in reply["report"].items() if name not in own}}
 
