@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call of the networks: B is 2 with guidance (first unwanted, then wanted), else 1.
+    """One call of the networks: B is 2 with guidance (first unwanted, then wanted), else 1 (wanted).
 
     Attributes:
         index, of: number of the step from 0, and how many there are.
@@ -38,6 +38,21 @@ class Step:
     timestep: torch.Tensor
     states: torch.Tensor
     added: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """Classifier-free guidance (Ho and Salimans 2022).
+
+    Attributes:
+        unwanted: the negative prompt.
+        scale: how far the prediction moves away from it; more than 1.
+        until: share of the steps after which there is none.
+    """
+
+    unwanted: Words
+    scale: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +85,13 @@ def is_active(index: int, of: int, until: float) -> bool:
     return not (index + 1) / of > until
 
 
-def condition(picture: U8, like: torch.nn.Module, copies: int) -> torch.Tensor:
-    """[copies, 3, H, W] in 0 to 1, in the dtype and on the device of a network, from uint8 [H, W]."""
+def condition(picture: U8, like: torch.nn.Module) -> torch.Tensor:
+    """[2, 3, H, W] in 0 to 1, in the dtype and on the device of a network, from uint8 [H, W]: twice the same."""
     import torch
 
     weight = next(like.parameters())
     grey = torch.from_numpy(picture).to(weight.device, torch.float32) / 255
-    return grey.to(weight.dtype).expand(copies, 3, *picture.shape).contiguous()
+    return grey.to(weight.dtype).expand(2, 3, *picture.shape).contiguous()
 
 
 def denoise(
@@ -84,8 +99,7 @@ def denoise(
     scheduler: Any,
     controls: Sequence[Control],
     wanted: Words,
-    unwanted: Words | None,
-    guidance_scale: float,
+    guidance: Guidance | None,
     noise: torch.Tensor,
     check: Check,
     tell: Tell = untold,
@@ -97,8 +111,7 @@ def denoise(
         scheduler: with its timesteps set.
         controls: what bends the UNet.
         wanted: the prompt.
-        unwanted: the negative prompt, for classifier-free guidance (Ho and Salimans 2022); None: none.
-        guidance_scale: its strength.
+        guidance: away from another one; None: none.
         noise: from `first_noise`.
         check: called before each network of each step; what it raises ends the work.
         tell: told of each step as it begins.
@@ -111,19 +124,23 @@ def denoise(
     """
     weight = next(unet.parameters())
     latents: torch.Tensor = noise.to(weight.device) * scheduler.init_noise_sigma
-    states, added = _prompts(wanted, unwanted, noise)
+    both = (wanted,) if guidance is None else (guidance.unwanted, wanted)
+    states, added = _prompts(both, noise)
     scheduler.set_begin_index(0)  # or it looks the first timestep up, which waits for the device
     steps = scheduler.timesteps
     for index, timestep in enumerate(steps):
         check()
         tell(f"step {index + 1} of {len(steps)}", index / len(steps))
+        guided = guidance is not None and is_active(index, len(steps), guidance.until)
+        if not guided:
+            states, added = states[-1:], {name: tensor[-1:] for name, tensor in added.items()}
         noisy = scheduler.scale_model_input(latents, timestep).to(weight.dtype).expand(len(states), -1, -1, -1)
         step = Step(index, len(steps), noisy.contiguous(), timestep, states, added)
         residuals = _sum(controls, step, check)
         predicted = _predict(unet, step, residuals).float()
-        if unwanted is not None:
+        if guidance is not None and guided:
             away, towards = predicted.chunk(2)
-            predicted = away + guidance_scale * (towards - away)
+            predicted = away + guidance.scale * (towards - away)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
     check()
     if not bool(latents.isfinite().all()):
@@ -131,12 +148,9 @@ def denoise(
     return latents
 
 
-def _prompts(
-    wanted: Words, unwanted: Words | None, noise: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _prompts(both: Sequence[Words], noise: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     import torch
 
-    both = (wanted,) if unwanted is None else (unwanted, wanted)
     states = torch.cat([words.states for words in both])
     pooled = torch.cat([words.pooled for words in both])
     height_px, width_px = 8 * noise.shape[2], 8 * noise.shape[3]

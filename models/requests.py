@@ -52,6 +52,7 @@ class PaintRequest:
         prompt, negative_prompt: plain text.
         steps: denoising steps.
         guidance_scale: classifier-free guidance; at 1 and below there is none, and one half of the work falls away.
+        guidance_until: share of the steps after which there is no guidance.
         depth_weight, canny_weight: conditioning scales.
         canny_until: share of the steps after which the Canny condition is no longer computed.
         lora_scale: strength of the style LoRA, where the volume holds one.
@@ -65,6 +66,7 @@ class PaintRequest:
     negative_prompt: str
     steps: int
     guidance_scale: float
+    guidance_until: float
     depth_weight: float
     canny_weight: float
     canny_until: float

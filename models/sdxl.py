@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from models.denoise import Control, Residuals, Step, condition, denoise, first_noise, is_active
+from models.denoise import Control, Guidance, Residuals, Step, condition, denoise, first_noise, is_active
 from models.device import Device
 from models.files import ModelFiles
 from models.lora import Fusion, Lora, read_lora
@@ -75,10 +75,9 @@ class FaithfulPainter:
 
         self._style.restyle(request.lora_scale)
         unet, depth, canny = self.networks
-        copies = 2 if is_guided(request) else 1
         controls = (
-            _controlnet(depth, condition(request.depth, depth, copies), request.depth_weight, 1.0),
-            _controlnet(canny, condition(request.canny, canny, copies), request.canny_weight, request.canny_until),
+            _controlnet(depth, condition(request.depth, depth), request.depth_weight, 1.0),
+            _controlnet(canny, condition(request.canny, canny), request.canny_weight, request.canny_until),
         )
         scheduler = UniPCMultistepScheduler.from_config(self._scheduler)
         return _paint(unet, scheduler, controls, request, wanted, unwanted, check, tell)
@@ -111,7 +110,7 @@ class FastPainter:
 
 def is_guided(request: PaintRequest) -> bool:
     """Whether classifier-free guidance takes part, and with it the negative prompt."""
-    return request.guidance_scale > 1.0
+    return request.guidance_scale > 1.0 and request.guidance_until > 0.0
 
 
 def _paint(
@@ -126,14 +125,19 @@ def _paint(
 ) -> torch.Tensor:
     import torch
 
-    if is_guided(request) and unwanted is None:
-        raise ValueError("guidance needs the negative prompt")
     height_px, width_px = request.depth.shape
     scheduler.set_timesteps(request.steps, device=next(unet.parameters()).device)
     noise = first_noise(height_px, width_px, request.seed)
-    away = unwanted if is_guided(request) else None
     with torch.inference_mode():
-        return denoise(unet, scheduler, controls, wanted, away, request.guidance_scale, noise, check, tell)
+        return denoise(unet, scheduler, controls, wanted, _guidance(request, unwanted), noise, check, tell)
+
+
+def _guidance(request: PaintRequest, unwanted: Words | None) -> Guidance | None:
+    if not is_guided(request):
+        return None
+    if unwanted is None:
+        raise ValueError("guidance needs the negative prompt")
+    return Guidance(unwanted, request.guidance_scale, request.guidance_until)
 
 
 def _controlnet(network: Any, picture: torch.Tensor, weight: float, until: float) -> Control:
@@ -144,7 +148,7 @@ def _controlnet(network: Any, picture: torch.Tensor, weight: float, until: float
             step.noisy,
             step.timestep,
             encoder_hidden_states=step.states,
-            controlnet_cond=picture,
+            controlnet_cond=picture[: len(step.states)],
             conditioning_scale=weight,
             added_cond_kwargs=step.added,
             return_dict=False,
@@ -157,9 +161,8 @@ def _controlnet(network: Any, picture: torch.Tensor, weight: float, until: float
 def _union(network: Any, request: PaintRequest) -> Control:
     import torch
 
-    copies = 2 if is_guided(request) else 1
-    pictures = [condition(request.depth, network, copies), condition(request.canny, network, copies)]
-    kinds = torch.zeros(copies, network.config.num_control_type, dtype=pictures[0].dtype, device=pictures[0].device)
+    pictures = [condition(request.depth, network), condition(request.canny, network)]
+    kinds = torch.zeros(2, network.config.num_control_type, dtype=pictures[0].dtype, device=pictures[0].device)
     kinds[:, [UNION_DEPTH, UNION_CANNY]] = 1
 
     def residuals(step: Step) -> Residuals | None:
@@ -171,8 +174,8 @@ def _union(network: Any, request: PaintRequest) -> Control:
             step.noisy,
             step.timestep,
             encoder_hidden_states=step.states,
-            controlnet_cond=pictures,
-            control_type=kinds,
+            controlnet_cond=[picture[: len(step.states)] for picture in pictures],
+            control_type=kinds[: len(step.states)],
             control_type_idx=[UNION_DEPTH, UNION_CANNY],
             conditioning_scale=[request.depth_weight, canny_weight],
             added_cond_kwargs=step.added,

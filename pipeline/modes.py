@@ -36,6 +36,7 @@ class PaintOptions:
     negative_prompt: str
     steps: int
     guidance_scale: float
+    guidance_until: float
     depth_weight: float
     canny_weight: float
     canny_until: float
@@ -55,6 +56,7 @@ class PaintOptions:
             negative_prompt=self.negative_prompt,
             steps=self.steps,
             guidance_scale=self.guidance_scale,
+            guidance_until=self.guidance_until,
             depth_weight=self.depth_weight,
             canny_weight=self.canny_weight,
             canny_until=self.canny_until,
@@ -74,6 +76,7 @@ class _Defaults:
     depth_weight: float
     canny_weight: float
     canny_until: float
+    guidance_until: float = 1.0
 
 
 _MODES: dict[Mode, _Defaults] = {
@@ -94,6 +97,7 @@ def paint_options(mode: Mode, style: Style, seed: int) -> PaintOptions:
         negative_prompt=_or(style.negative_prompt, NEGATIVE_PROMPT),
         steps=_or(style.steps, own.steps),
         guidance_scale=_or(style.guidance_scale, own.guidance_scale),
+        guidance_until=_or(style.guidance_until, own.guidance_until),
         depth_weight=_or(style.depth_weight, own.depth_weight),
         canny_weight=_or(style.canny_weight, own.canny_weight),
         canny_until=_or(style.canny_until, own.canny_until),

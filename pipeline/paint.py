@@ -202,8 +202,9 @@ def _unused(options: PaintOptions, studio: Painter) -> tuple[Warning, ...]:
     if unread:
         message = f'style.prompt is longer than the model reads; what follows is left out: "{unread[:_SHOWN]}"'
         warnings.append(Warning("prompt_cut", message))
-    if "negative_prompt" in options.asked and options.guidance_scale <= 1.0:
-        message = f"without guidance ({options.mode} at style.guidance_scale {options.guidance_scale:g})"
+    if "negative_prompt" in options.asked and (options.guidance_scale <= 1.0 or options.guidance_until == 0.0):
+        at = f"style.guidance_scale {options.guidance_scale:g}, guidance_until {options.guidance_until:g}"
+        message = f"without guidance ({options.mode} at {at})"
         warnings.append(Warning("negative_prompt_unused", f"style.negative_prompt changes nothing {message}"))
     if "lora_scale" in options.asked and not studio.has_style():
         message = "style.lora_scale changes nothing: this worker has no style LoRA"

@@ -167,7 +167,9 @@ class Style(Strict):
     steps: Annotated[int, Field(ge=1, le=100)] | None = None
     """Denoising steps."""
     guidance_scale: Annotated[float, Field(ge=0, le=30)] | None = None
-    """Classifier-free guidance."""
+    """Classifier-free guidance; at 1 and below there is none."""
+    guidance_until: Share | None = None
+    """Share of the steps after which there is no guidance: a step without it takes half the work."""
     depth_weight: Weight | None = None
     """Conditioning scale of the depth ControlNet."""
     canny_weight: Weight | None = None

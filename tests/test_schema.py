@@ -50,7 +50,16 @@ def test_an_empty_request_takes_the_frozen_defaults() -> None:
             "max_subject_share": 0.08,
         },
         "style": dict.fromkeys(
-            ("prompt", "negative_prompt", "steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until")
+            (
+                "prompt",
+                "negative_prompt",
+                "steps",
+                "guidance_scale",
+                "guidance_until",
+                "depth_weight",
+                "canny_weight",
+                "canny_until",
+            )
         )
         | {"lora_scale": None, "iou_threshold": 0.85, "retries": 2, "allow_drift": False},
         "seed": 42,
@@ -195,7 +204,10 @@ STUDIO_ONLY_VALUES: dict[str, Any] = {
     "sanitize": {"targets": [], "box_threshold": 1, "text_threshold": 1, "max_subject_share": 1},
     "style": {
         **dict.fromkeys(("prompt", "negative_prompt"), "x"),
-        **dict.fromkeys(("steps", "guidance_scale", "depth_weight", "canny_weight", "canny_until", "lora_scale"), 1),
+        **dict.fromkeys(
+            ("steps", "guidance_scale", "guidance_until", "depth_weight", "canny_weight", "canny_until", "lora_scale"),
+            1,
+        ),
         "iou_threshold": 0,
         "retries": 0,
         "allow_drift": True,

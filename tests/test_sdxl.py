@@ -129,6 +129,7 @@ def request(mode: str, height_px: int = 128, width_px: int = 128, **changes: Any
         negative_prompt=NEGATIVE,
         steps=4 if few else 5,
         guidance_scale=0.0 if few else 7.5,
+        guidance_until=1.0,
         depth_weight=0.6,
         canny_weight=0.4,
         canny_until=1.0 if few else 0.75,
@@ -213,7 +214,7 @@ def picture_of(grey: U8) -> Any:
     return Image.fromarray(grey).convert("RGB")
 
 
-def reference_call(pipe: Any, asked: PaintRequest, *, output: str) -> Any:
+def reference_call(pipe: Any, asked: PaintRequest, *, output: str, **more: Any) -> Any:
     """The library's own call of the same request."""
     pictures = [picture_of(asked.depth), picture_of(asked.canny)]
     union = "Union" in type(pipe).__name__
@@ -231,6 +232,7 @@ def reference_call(pipe: Any, asked: PaintRequest, *, output: str) -> Any:
         width=width_px,
         output_type=output,
         **shaped,
+        **more,
     ).images
 
 
@@ -264,6 +266,32 @@ def test_fast_with_what_a_caller_may_change_equals_diffusers(
     ours = paint(fast, encoder, asked)
     theirs = reference_call(fast_reference, asked, output="latent")
     assert float((ours - theirs).abs().max()) < LATENT_TOLERANCE
+
+
+@pytest.mark.parametrize(("until", "guided"), [(0.75, 6), (0.5, 4), (0.0, 0)])
+def test_a_cut_off_guidance_equals_diffusers_with_its_prompts_cut(
+    faithful: FaithfulPainter, encoder: PromptEncoder, faithful_reference: Any, until: float, guided: int
+) -> None:
+    asked = request("faithful", steps=8, guidance_until=until, canny_until=1.0)
+    tensors = ["prompt_embeds", "add_text_embeds", "add_time_ids", "image"]
+
+    def cut(pipe: Any, index: int, _timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if index != guided - 1:
+            return given
+        pipe._guidance_scale = 0.0
+        pictures = [one[-1:] for one in given["image"]]
+        return {**{name: given[name][-1:] for name in tensors[:-1]}, "image": pictures}
+
+    unet, depth, canny = faithful.networks
+    with Spy(unet) as every, Spy(depth) as shape, Spy(canny) as lines:
+        ours = paint(faithful, encoder, asked)
+    assert every.batches == shape.batches == lines.batches == [2] * guided + [1] * (8 - guided)
+    whole = replace(asked, guidance_scale=0.0) if guided == 0 else asked
+    theirs = reference_call(
+        faithful_reference, whole, output="latent", callback_on_step_end=cut, callback_on_step_end_tensor_inputs=tensors
+    )
+    assert float((ours - theirs).abs().max()) < LATENT_TOLERANCE
+    assert float((ours - paint(faithful, encoder, replace(asked, guidance_until=1.0))).abs().max()) > LATENT_TOLERANCE
 
 
 def test_the_picture_equals_diffusers_to_one_step_of_255(

@@ -426,7 +426,7 @@ class TestJobsApart:
         assert nought.drawing.svg == again.drawing.svg != one.drawing.svg
 
     def test_numbers_of_nought_are_taken_at_their_word(self, worker: Worker) -> None:
-        for field in ("depth_weight", "canny_weight", "canny_until", "guidance_scale"):
+        for field in ("depth_weight", "canny_weight", "canny_until", "guidance_scale", "guidance_until"):
             used = {**STUDIO["style"], field: 0}
             report = illustrate(worker, mode="faithful", style=used).report
             assert getattr(report.options.style, field) == 0
