@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.studio.least import NOT_COUNTED, PARAMETERS_M, Least
+from benchmarks.studio.paced import PacedReads
 from benchmarks.studio.sound import UnsoundError, check_networks, watched
 from models import units
 from models.floor import Floor
@@ -32,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAID = {"run", "commit", "part", "weights", "device", "dtype", "torch", "cuda", "tf32", "fp16_accumulation"}
 SAID |= {"floor_tflops", "floor_copy_gb_s"}
 MEASURED = {"name", "n", "p50_s", "p95_s", "floor_s", "ratio", "vram_peak_mb", "loads", "warnings"}
+PACED_MB_S = 250.0
 Work = Callable[[Studio], object]
 
 
@@ -42,7 +46,7 @@ Work = Callable[[Studio], object]
 def rows(tiny_volume: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     command = [sys.executable, "-m", "benchmarks.studio", "--tiny", "--volume", str(tiny_volume)]
-    command += ["--modes", "fast", "--only", "LaMa", "--runs", "1", "--json", str(file)]
+    command += ["--modes", "fast", "--only", "LaMa", "--runs", "1", "--json", str(file), "--paced", str(PACED_MB_S)]
     environment = {**os.environ, "LIVERY_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,6 +81,30 @@ def test_the_first_job_loads_and_the_second_reads_nothing(rows: dict[str, dict[s
     assert set(first["loads"]) == needed | {"prompt encoder", "decoder", "fast painter", "upscaler"}
     assert first["files_read"] > 10
     assert (second["loads"], second["files_read"], second["bytes_read"]) == ({}, 0, 0)
+
+
+def test_the_first_job_s_row_says_what_it_waited_for(rows: dict[str, dict[str, Any]]) -> None:
+    first, second = rows["first job fast"], rows["second job fast"]
+    assert (first["paced_mb_s"], second["cold"]) == (PACED_MB_S, None)
+    cold = first["cold"]
+    assert cold["import_ms"] > 0
+    assert (cold["files"], cold["files_ahead"] > 0) == (first["files_read"], True)
+    assert 0 < cold["read_ms"] < 1000 * first["p50_s"]
+
+
+def test_a_paced_volume_gives_no_more_than_was_said(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(8_000_000))
+    paced = PacedReads(40)
+
+    def read(at: int) -> int:
+        with path.open("rb") as file:
+            return paced(file.fileno(), [bytearray(2_000_000)], at)
+
+    began_s = time.monotonic()
+    with ThreadPoolExecutor(4) as streams:
+        assert list(streams.map(read, range(0, 8_000_000, 2_000_000))) == [2_000_000] * 4
+    assert time.monotonic() - began_s >= 0.2
 
 
 def test_re_inking_runs_no_model(rows: dict[str, dict[str, Any]]) -> None:

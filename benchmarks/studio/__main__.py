@@ -35,6 +35,7 @@ def main() -> int:
             subject=str(Path(made) / "subject.npz"),
             runs=options.runs,
             only=options.only,
+            paced_mb_s=options.paced,
             file=None if options.json is None else str(options.json.resolve()),
             run=datetime.now(UTC).isoformat(timespec="seconds"),
             since_s=since_s,
@@ -64,6 +65,7 @@ def _options() -> argparse.Namespace:
     add("--modes", type=_modes, default=MODES, help="comma-separated, of fast and faithful, or none (default: both)")
     add("--only", metavar="TEXT", default="", help="of the networks alone, those whose names contain this, or none")
     add("--runs", type=_runs, default=5, help="timed runs of each row (default 5)")
+    add("--paced", type=_rate, metavar="MB/S", help="most that the volume gives, such as 250 for a network's")
     add("--json", type=Path, help="file that the rows are added to (default: benchmarks/results/studio-DEVICE.jsonl)")
     parser.set_defaults(kind="random")
     return parser.parse_args()
@@ -74,6 +76,16 @@ def _modes(text: str) -> tuple[str, ...]:
     if not set(modes) <= set(MODES):
         raise argparse.ArgumentTypeError(f"takes {', '.join(MODES)} or none, not {text}")
     return modes
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than 0, in 10^6 bytes a second")
+    return rate
 
 
 def _runs(text: str) -> int:

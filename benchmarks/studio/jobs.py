@@ -13,7 +13,6 @@ from benchmarks.clock import Clock, Row
 from benchmarks.studio.bench import Bench
 from benchmarks.studio.least import NOT_COUNTED, TFLOP, Least
 from benchmarks.studio.networks import layer_rows
-from benchmarks.studio.patience import patient_settings
 from benchmarks.studio.sound import check_networks, watched
 from benchmarks.studio.steady import SteadyWorker
 from models import units
@@ -25,6 +24,7 @@ from pipeline.modes import paint_options
 from pipeline.request import parse_request
 from pipeline.run import JobResult, run
 from pipeline.schema import Report, Style
+from pipeline.settings import Settings
 from pipeline.worker import Worker
 
 PNG_WIDTH_PX = 2048
@@ -38,9 +38,9 @@ _JOB: dict[str, Any] = {"engine": "studio", "output": {"formats": ["svg", "png"]
 _PAINTERS: dict[Mode, Unit[Any]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
 
 
-def worker_on(steady: SteadyWorker) -> Worker:
+def worker_on(steady: SteadyWorker, settings: Settings) -> Worker:
     """A worker whose jobs run on `steady`."""
-    worker = Worker(patient_settings())
+    worker = Worker(settings)
     worker.studio = steady
     return worker
 
@@ -97,7 +97,12 @@ def start(jobs: Jobs, began_s: float) -> tuple[Start, Start]:
 
 def start_row(bench: Bench, job: Start) -> Row:
     """The row of one of them."""
-    read = {"files_read": job.files_read, "bytes_read": job.bytes_read}
+    cold = job.report.cold
+    read = {
+        "files_read": job.files_read,
+        "bytes_read": job.bytes_read,
+        "cold": None if cold is None else cold.model_dump(),
+    }
     return _job_row(bench, job.name, [job.seconds], NOT_COUNTED, job.report, **read)
 
 

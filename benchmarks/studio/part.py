@@ -15,6 +15,8 @@ from benchmarks.commit import commit_of_tree
 from benchmarks.studio.bench import Bench, Ledger, tell
 from benchmarks.studio.jobs import Jobs, mode_rows, start, start_row, worker_on
 from benchmarks.studio.networks import network_rows
+from benchmarks.studio.paced import pace_reads
+from benchmarks.studio.patience import patient_settings
 from benchmarks.studio.sound import UnsoundError
 from benchmarks.studio.steady import SteadyWorker
 from benchmarks.studio.subject import Subject, load_subject
@@ -35,6 +37,7 @@ class Task:
         subject: the file that holds what is measured on.
         runs: timed runs of each row.
         only: what a network's name must contain.
+        paced_mb_s: what the volume gives at most, in 10^6 bytes a second, as a network's does; None: what it can.
         file: that rows are added to; None: one for the device, in `benchmarks/results`.
         run: what the rows of all processes of one benchmark have in common.
         since_s, began_s: when the benchmark and this process began, by `time.monotonic`.
@@ -45,6 +48,7 @@ class Task:
     subject: str
     runs: int
     only: str
+    paced_mb_s: float | None
     file: str | None
     run: str
     since_s: float
@@ -76,12 +80,15 @@ def _rows(task: Task) -> Iterator[tuple[Ledger, Row]]:
         bench, ledger = _bench(task, StudioWorker(volume), subject)
         yield from ((ledger, row) for row in network_rows(bench, task.only))
         return
-    steady = SteadyWorker(volume)
+    settings = patient_settings()
+    if task.paced_mb_s is not None:
+        pace_reads(task.paced_mb_s)
+    steady = SteadyWorker(volume, prefetch_mb=settings.prefetch_mb)
     steady.subject, steady.enlarged = subject, subject.art_twice
-    jobs = Jobs(steady, worker_on(steady), task.part)
+    jobs = Jobs(steady, worker_on(steady, settings), task.part)
     started = start(jobs, task.began_s)
     bench, ledger = _bench(task, steady, subject)
-    yield from ((ledger, start_row(bench, job)) for job in started)
+    yield from ((ledger, {**start_row(bench, job), "paced_mb_s": task.paced_mb_s}) for job in started)
     yield from ((ledger, row) for row in mode_rows(bench, jobs))
 
 
