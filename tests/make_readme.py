@@ -1,15 +1,19 @@
-"""Writes the README's generated parts, settings, errors and presets, from the code: `python -m tests.make_readme`."""
+"""Writes the generated parts of the docs, tables of what the code holds: `python -m tests.make_readme`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.studio.table import floors_table, results_table
 from pipeline.command import error_table
 from pipeline.presets import PRESETS
 from pipeline.settings import PREFIX, Settings
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+SPEED = ROOT / "docs" / "studio-speed.md"
 
 
 def settings_table() -> str:
@@ -36,16 +40,26 @@ def _said(field: str, value: object) -> str:
 
 
 def render_readme(text: str) -> str:
-    """`text` with what stands between the markers made anew."""
-    for name, table in (("settings", settings_table()), ("errors", error_table()), ("presets", presets_table())):
+    """The README with what stands between its markers made anew."""
+    return _made_anew(text, {"settings": settings_table(), "errors": error_table(), "presets": presets_table()})
+
+
+def render_speed(text: str) -> str:
+    """The same of docs/studio-speed.md."""
+    return _made_anew(text, {"floors": floors_table(), "measured": results_table()})
+
+
+def _made_anew(text: str, tables: Mapping[str, str]) -> str:
+    for name, table in tables.items():
         pattern = rf"<!-- {name} -->\n.*?(?=<!-- end -->)"
         text = re.sub(pattern, lambda _, made=f"<!-- {name} -->\n{table}": made, text, flags=re.DOTALL)  # type: ignore[misc]
     return text
 
 
 def main() -> None:
-    """Bring the README up to date."""
+    """Bring both up to date."""
     README.write_text(render_readme(README.read_text("utf-8")), encoding="utf-8")
+    SPEED.write_text(render_speed(SPEED.read_text("utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 from benchmarks.studio.least import NOT_COUNTED, PARAMETERS_M, Least
 from benchmarks.studio.paced import PacedReads
 from benchmarks.studio.sound import UnsoundError, check_networks, watched
+from benchmarks.studio.table import results_table
 from models import units
 from models.floor import Floor
 from models.loader import Unit
@@ -81,6 +82,21 @@ def test_the_first_job_loads_and_the_second_reads_nothing(rows: dict[str, dict[s
     assert set(first["loads"]) == needed | {"prompt encoder", "decoder", "fast painter", "upscaler"}
     assert first["files_read"] > 10
     assert (second["loads"], second["files_read"], second["bytes_read"]) == ({}, 0, 0)
+
+
+def test_the_docs_table_has_the_newest_row_of_each_name(rows: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    assert (
+        results_table(tmp_path)
+        == results_table(tmp_path / "missing")
+        == "No row yet: the benchmark has not run on a GPU.\n"
+    )
+    old = {**rows["LaMa"], "n": 977}
+    (tmp_path / "studio-cpu.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (old, *rows.values())))
+    table = results_table(tmp_path)
+    assert table.startswith(f"**cpu**, torch {torch.__version__}, ")
+    for name, row in rows.items():
+        assert table.count(f"| {name} | {row['n']} | ") == 1
+    assert "977" not in table
 
 
 def test_the_first_job_s_row_says_what_it_waited_for(rows: dict[str, dict[str, Any]]) -> None:

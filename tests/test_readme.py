@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studio.table import floors_table
 from pipeline.command import error_table
 from pipeline.settings import Settings
-from tests.make_readme import README, render_readme
+from tests.make_readme import README, SPEED, render_readme, render_speed
 
 ROOT = README.parent
 
@@ -79,6 +80,8 @@ def test_the_curl_example_runs(port: int) -> None:
 
 def test_the_generated_parts_are_up_to_date() -> None:
     assert README.read_text("utf-8") == render_readme(README.read_text("utf-8"))
+    assert SPEED.read_text("utf-8") == render_speed(SPEED.read_text("utf-8"))
+    assert floors_table() in SPEED.read_text("utf-8")
     assert error_table() in README.read_text("utf-8")
     for name in Settings.model_fields:
         assert f"`LIVERY_{name.upper()}`" in README.read_text("utf-8")

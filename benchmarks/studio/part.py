@@ -20,11 +20,10 @@ from benchmarks.studio.patience import patient_settings
 from benchmarks.studio.sound import UnsoundError
 from benchmarks.studio.steady import SteadyWorker
 from benchmarks.studio.subject import Subject, load_subject
+from benchmarks.studio.table import RESULTS
 from models.floor import device_facts, measure_floor
 from models.studio import StudioWorker
 from pipeline.errors import LiveryError
-
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
