@@ -39,6 +39,36 @@ def test_a_linter_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
+UNREADABLE, UNPINNED = "DL1000", "DL3013"
+
+
+def shell_scripts() -> list[Path]:
+    """Every file of the checkout whose first line names a shell."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in files if path.is_file() and re.match(rb"#!.*\b(?:ba)?sh\s", path.read_bytes()[:80])]
+
+
+def test_shellcheck_finds_nothing_in_shell_scripts() -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    if not linter.exists():
+        pytest.skip("hadolint, which holds ShellCheck, is not installed; it comes with the dev extra")
+    scripts = shell_scripts()
+    assert {path.name for path in scripts} >= {"run", "curl.sh"}
+    for path in scripts:
+        text = path.read_text("utf-8")
+        shell = "bash" if "bash" in text.partition("\n")[0] else "sh"
+        # The linter reads a script as the body of a RUN, and has rules for images that no script need keep.
+        step = f'FROM scratch\nSHELL ["/bin/{shell}", "-c"]\nRUN <<"SCRIPT"\n{text}\nSCRIPT\n'
+        lint: list[str | Path] = [linter, "--no-fail", "--format", "json", "-"]
+        done = subprocess.run(lint, input=step, capture_output=True, text=True, check=True)
+        codes = {fault["code"] for fault in json.loads(done.stdout)}
+        found = {code for code in codes if code.startswith("SC") or code in {UNREADABLE, UNPINNED}}
+        assert found == set(), path.name
+
+
 def test_nothing_runs_as_root() -> None:
     for name in FINAL:
         user = FILE.last(name, "USER")

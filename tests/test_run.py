@@ -120,6 +120,22 @@ def test_the_same_job_gives_the_same_bytes_whatever_ran_between(result: JobResul
     assert without_timings(again.report) == without_timings(result.report)
 
 
+def test_200_random_palettes_reach_every_pixel_and_nothing_else_does() -> None:
+    """Flat stripes of a palette's own inks: each is drawn in its ink, whatever the palette is."""
+    rng = np.random.default_rng(17)
+    cube = np.stack(np.meshgrid(*[(0, 85, 170, 255)] * 3), axis=-1).reshape(-1, 3)
+    for _ in range(200):
+        inks = (rng.permutation(cube)[: rng.integers(2, 9)] + rng.integers(-40, 41, 3)).clip(0, 255).astype(np.uint8)
+        stripes = np.repeat(rng.permutation(len(inks)), 12)[None].repeat(48, axis=0)
+        photo = io.BytesIO()
+        Image.fromarray(inks[stripes]).save(photo, "PNG")
+        hexes = [f"#{red:02X}{green:02X}{blue:02X}" for red, green, blue in inks.tolist()]
+        request = {"engine": "draft", "palette": hexes, "tone": 0, "output": {"formats": ["svg"]}}
+        made = run(parse_request(request), Worker(SETTINGS), data=photo.getvalue(), frame_px=max(stripes.shape))
+        assert set(re.findall('fill="([^"]*)"', made.drawing.svg)) == set(hexes)
+        assert (made.index.index == stripes).mean() > 0.95
+
+
 def test_base64_and_bytes_are_the_same_photo(result: JobResult) -> None:
     job = parse_request(
         {"palette": INKS, "output": {"png_widths": [64]}, "image": base64.b64encode(PICTURE).decode("ascii")}

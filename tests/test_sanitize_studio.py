@@ -199,6 +199,31 @@ def test_too_much_of_the_vehicle_is_refused_and_the_limit_is_the_request_s() -> 
     assert 0 < taken.sum() <= 0.08 * CAR.mask(street()).sum()
 
 
+@pytest.mark.parametrize("side_px", range(10, 60, 4))
+def test_what_goes_of_the_vehicle_is_never_more_than_the_limit(side_px: int) -> None:
+    holes: list[Mask] = []
+
+    class Noting(StreetModels):
+        def inpaint(self, rgb: U8, mask: Mask, check: Callable[[], None]) -> U8:
+            holes.append(mask)
+            return super().inpaint(rgb, mask, check)
+
+    drawn = (CAR, Drawn((120, 80, 120 + side_px, 80 + side_px), LOGO, {"logo": 0.6}))
+    rgb, limit = street(drawn), SanitizeOptions().max_subject_share
+    silhouette = CAR.mask(rgb)
+    clean(OPEN, Noting(drawn), photo=photo_of(rgb))
+    share = (holes.pop() & silhouette).sum() / silhouette.sum()
+    if share > limit:
+        with pytest.raises(SchemaError):
+            clean(SanitizeOptions(), Noting(drawn), photo=photo_of(rgb))
+        assert holes == []
+    else:
+        clean(SanitizeOptions(), Noting(drawn), photo=photo_of(rgb))
+        assert len(holes) == 1
+    assert limit == 0.08
+    assert (share > limit) == (side_px > 36)
+
+
 def test_named_regions_do_not_count_against_the_vehicle() -> None:
     region = (70.0, 100.0, 140.0, 155.0)
     plate = clean(SanitizeOptions(targets=(), regions=(region,), max_subject_share=0.0))

@@ -168,6 +168,45 @@ class TestLoading:
             read_whole(path, hashing=True, ask=cut)
 
 
+class TestResidency:
+    def test_retries_and_further_jobs_load_and_read_nothing(self, tiny_volume: Path) -> None:
+        served = Worker(settings_of(tiny_volume))
+        drifting = {**STUDIO["style"], "iou_threshold": 1, "retries": 2}
+        first, told = told_of(served, style=drifting)
+        messages = [step.message for step in told]
+        assert any("attempt 3" in message for message in messages)
+        loading = [message for message in messages if message.startswith("loading")]
+        assert len(loading) == len(set(loading)) == len(first.report.loads)
+        reads = studio_of(served).store.reads
+        before = reads.files, reads.bytes
+        assert before[0] > len(loading)
+        for _ in range(2):
+            assert illustrate(served, style=drifting).report.loads == {}
+        assert (reads.files, reads.bytes) == before
+
+    def test_what_leaves_for_another_is_out_of_memory_before_that_tries_again(self, tiny_volume: Path) -> None:
+        served = Worker(settings_of(tiny_volume))
+        illustrate(served)
+        studio = studio_of(served)
+
+        def weights(unit: Any) -> list[weakref.ref[Any]]:
+            networks = studio.do(lambda: studio.residents().get(unit)).networks
+            return [weakref.ref(weight) for network in networks for weight in network.parameters()]
+
+        others = [weight for unit in (units.VAE, units.FAST, units.PROMPT, units.DEPTH) for weight in weights(unit)]
+        alive: list[int] = []
+
+        def fail(k: int, _: Any) -> None:
+            alive.append(sum(weight() is not None for weight in others))
+            if k <= 2:  # at first, and once what was cached is freed
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        with at_each_forward(fail):
+            result = illustrate(served)
+        assert "memory_evicted" in codes(result)
+        assert alive[:3] == [len(others), len(others), 0]
+
+
 def test_what_a_load_left_that_broke_off_is_free_before_the_next(tmp_path: Path) -> None:
     held: list[weakref.ref[Any]] = []
 

@@ -13,9 +13,11 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,9 @@ import handler
 from models import units
 from models.loader import Unit
 from pipeline.decode import decode_bytes
-from pipeline.errors import SchemaError
-from pipeline.request import parse_request
-from pipeline.run import run
+from pipeline.errors import LiveryError, SchemaError
+from pipeline.request import STUDIO_ONLY, parse_request
+from pipeline.run import begin, make, run
 from pipeline.schema import JobInput
 from pipeline.settings import load_settings
 from pipeline.worker import Worker
@@ -249,9 +251,10 @@ class TestWhatTheModelsAreGiven:
         assert len({named["conditioning_scale"][0] for _, named in both}) == 1
         assert [named["conditioning_scale"][1] > 0 for _, named in both] == [True] * 6 + [False] * 2
 
-    def test_a_higher_threshold_only_ever_takes_less(self, worker: Worker) -> None:
+    @pytest.mark.parametrize("field", ["box_threshold", "text_threshold"])
+    def test_a_higher_threshold_only_ever_takes_less(self, worker: Worker, field: str) -> None:
         def removed(threshold: float) -> list[Any]:
-            sanitize = {"max_subject_share": 1, "box_threshold": threshold}
+            sanitize = {"max_subject_share": 1, "box_threshold": 0.3, "text_threshold": 0.25, field: threshold}
             return list(illustrate(worker, sanitize=sanitize).report.removed)
 
         steps = (0.3, 0.9, 0.99, 0.9995, 1)
@@ -303,6 +306,90 @@ class TestNought:
         kept = getattr(getattr(options, group) if group else options, name)
         assert kept == 0
         assert kept is not False
+
+
+FAITHFUL: dict[str, Any] = {"mode": "faithful"}
+FEW: dict[str, Any] = {"sanitize": {"targets": ["plate"], "box_threshold": 0.99, "max_subject_share": 1}}
+DRIFTING: dict[str, Any] = {"style": {**STUDIO["style"], "iou_threshold": 1}}
+
+CHANGES: dict[str, tuple[Mapping[str, Any], Any]] = {
+    "mode": ({}, "faithful"),
+    "detail": ({}, 0),
+    "tone": ({}, 0),
+    "seed": ({}, 0),
+    "sanitize.targets": ({}, ["plate"]),
+    "sanitize.box_threshold": ({"sanitize": {**STUDIO["sanitize"], "text_threshold": 0}}, 0),
+    "sanitize.text_threshold": ({"sanitize": {**STUDIO["sanitize"], "box_threshold": 0}}, 0),
+    "sanitize.max_subject_share": (FEW, 0),
+    "style.prompt": ({}, ""),
+    "style.negative_prompt": (FAITHFUL, ""),
+    "style.steps": ({}, 1),
+    "style.guidance_scale": (FAITHFUL, 0),
+    "style.guidance_until": (FAITHFUL, 0),
+    "style.depth_weight": ({}, 0),
+    "style.canny_weight": ({}, 0),
+    "style.canny_until": (FAITHFUL, 0),
+    "style.lora_scale": ({}, 0),
+    "style.iou_threshold": ({}, 0),
+    "style.retries": (DRIFTING, 0),
+    "style.allow_drift": (DRIFTING, True),
+    "output.upscale": ({}, False),
+}
+"""Every field that the studio engine alone answers to, and every number that may be 0 and is another if it is left out:
+what else is asked, and the value that is compared with what the field is where it is left out."""
+
+
+LESS_SURE = 6
+"""What is taken off the detector's logits, so that its scores lie on both sides of the thresholds' defaults."""
+
+
+def default_of(path: str) -> Any:
+    group, _, name = path.rpartition(".")
+    return getattr(getattr(JobInput(), group) if group else JobInput(), name)
+
+
+def with_field(request: Mapping[str, Any], path: str, value: Any = None) -> dict[str, Any]:
+    """A request with a field at a value, or without the field."""
+    group, _, name = path.rpartition(".")
+    inner = dict(request.get(group, {}) if group else request)
+    inner.pop(name, None)
+    if value is not None:
+        inner[name] = value
+    return {**request, group: inner} if group else inner
+
+
+class TestAnswers:
+    """Inputs that were declared had no effect, and 0 was taken for the default."""
+
+    def test_every_field_has_a_row(self) -> None:
+        others = {path for path in NOUGHTS if default_of(path) not in (0, None)}
+        assert set(CHANGES) == set(STUDIO_ONLY) | others
+        assert all(CHANGES[path][1] == 0 for path in NOUGHTS if path in CHANGES)
+
+    @pytest.mark.parametrize("path", CHANGES)
+    def test_the_field_changes_what_is_made_or_said(self, worker: Worker, path: str) -> None:
+        more, value = CHANGES[path]
+        request = {**STUDIO, **more}
+
+        def outcome(asked: Mapping[str, Any]) -> object:
+            try:
+                made = illustrate(worker, **asked)
+            except LiveryError as fault:
+                return fault.code, fault.field
+            beside = {"options", "mode", "seed", "timings_ms", "loads", "cold"}
+            return made.drawing.svg, made.report.model_dump(exclude=beside)
+
+        def doubt(_module: Any, _given: Any, output: Any) -> Any:
+            output.logits = output.logits - LESS_SURE
+            return output
+
+        (detector,) = networks_of(worker, units.DETECTOR)
+        handle = detector.register_forward_hook(doubt)
+        try:
+            left_out, set_ = outcome(with_field(request, path)), outcome(with_field(request, path, value))
+        finally:
+            handle.remove()
+        assert left_out != set_
 
 
 def big_photo(folder: Path, long_px: int) -> Path:
@@ -402,6 +489,24 @@ def watched() -> Watched:
     return Watched()
 
 
+@contextmanager
+def entered(*functions: Callable[..., Any]) -> Iterator[Counter[str]]:
+    """How often each of these functions of Python is entered on this thread, by name."""
+    names = {function.__code__: function.__name__ for function in functions}
+    count: Counter[str] = Counter()
+
+    def see(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in names:
+            count[names[frame.f_code]] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        yield count
+    finally:
+        sys.setprofile(before)
+
+
 class TestNoRetries:
     """Deterministic failures were retried with sleeps. A fault inside a network: `TestFaults`."""
 
@@ -418,10 +523,11 @@ class TestNoRetries:
     ) -> None:
         calls: list[Any] = []
         handle = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: calls.append(0))
-        with watched.watching() as did:
+        with watched.watching() as did, entered(parse_request, begin) as count:
             reply = serve(**change)
         handle.remove()
         assert (reply["code"], reply["retryable"]) == (code, False)
+        assert count == ({"parse_request": 1, "begin": 1} if code == "ImageCorrupt" else {"parse_request": 1})
         assert (calls, did.slept) == ([], [])
         assert not [path for path in did.opened if str(tiny_volume / "models") in path]
 
@@ -447,17 +553,29 @@ class TestNoRetries:
         for name, value in (("VOLUME", str(volume)), ("ALLOW_SYNTHETIC", "true"), ("THREADS", "1")):
             monkeypatch.setenv(f"LIVERY_{name}", value)
         handler.worker_for.cache_clear()
-        with watched.watching() as did:
+        with watched.watching() as did, entered(parse_request, begin, make) as count:
             reply = handler.handler(request_json())
         handler.worker_for.cache_clear()
         assert (reply["code"], reply["retryable"]) == (code, False)
         assert did.slept == []
+        assert set(count.values()) == {1}
         assert did.opened.count(str(weights)) == (0 if fault == "gone" else 1)
 
 
 def test_jobs_inside_of_each_other_give_what_they_give_alone(worker: Worker) -> None:
     outer = parse_request({**STUDIO, "cache": "use", "seed": 21})
-    inner: dict[str, Any] = {"cache": "use", "mode": "faithful", "style": {**STUDIO["style"], "prompt": "a woodcut"}}
+    inner: dict[str, Any] = {
+        "cache": "use",
+        "mode": "faithful",
+        "style": {**STUDIO["style"], "prompt": "a woodcut"},
+        "detail": 0,
+        "tone": 0,
+        "line_work": 1,
+        "background": "remove",
+        "subject": {"point": [70, 60]},
+        "sanitize": {**STUDIO["sanitize"], "targets": ["logo"]},
+        "output": {**STUDIO["output"], "tolerance_px": 2},
+    }
     alone, other = (
         illustrate(worker, cache="off", seed=21),
         illustrate(worker, picture(90), **{**inner, "cache": "off"}),

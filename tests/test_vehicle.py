@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.requests import BoxF
 from pipeline.errors import NoSubject
@@ -170,6 +172,27 @@ def test_iou_of_noise_is_low(size: int) -> None:
     assert silhouette_iou(mask, noise) < 0.3
     assert silhouette_iou(mask, np.ones((size, size), bool)) < 0.4
     assert silhouette_iou(mask, np.zeros((size, size), bool)) == 0.0
+
+
+SIDES = st.integers(17, 4097)
+
+
+@given(SIDES, SIDES, SIDES, SIDES)
+@settings(max_examples=60, deadline=None)
+def test_any_two_sizes_are_compared(width_px: int, height_px: int, other_width_px: int, other_height_px: int) -> None:
+    def block(width_px: int, height_px: int) -> Mask:
+        mask = np.zeros((height_px, width_px), bool)
+        mask[round(0.3 * height_px) : round(0.7 * height_px), round(0.15 * width_px) : round(0.9 * width_px)] = True
+        return mask
+
+    mask, other = block(width_px, height_px), block(other_width_px, other_height_px)
+    assert silhouette_iou(mask, mask) == 1.0
+    # Each edge is drawn half a pixel off at worst in either frame, and half a pixel of the first one's is rounded off.
+    off = (2 / width_px + 1 / other_width_px) / 0.75 + (2 / height_px + 1 / other_height_px) / 0.4
+    assert silhouette_iou(mask, other) >= 1 - off
+    if min(width_px, other_width_px) * min(height_px, other_height_px) > 2000:  # else chance has its part
+        noise = np.random.default_rng(width_px).random(other.shape) < 0.5
+        assert silhouette_iou(mask, noise) < 0.3
 
 
 def test_iou_is_intersection_over_union() -> None:
