@@ -75,10 +75,16 @@ def _reply(job: Job, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
         # and SystemExit or a library's panic, which are no Exceptions, would end the worker.
         if isinstance(fault, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise
-        known = fault if isinstance(fault, LiveryError) else InternalError()
-        if isinstance(known, InternalError):
-            log.exception("job %s failed inside Livery", job_name(job))
-        return error_reply(known)
+        return error_reply(_known(fault, job))
+
+
+def _known(fault: BaseException, job: Job) -> LiveryError:
+    # In a frame of its own: one that the fault's traceback leads through would hold the fault, and so itself and all
+    # that the job had in memory, until Python next looks for cycles.
+    known = fault if isinstance(fault, LiveryError) else InternalError()
+    if isinstance(known, InternalError):
+        log.exception("job %s failed inside Livery", job_name(job))
+    return known
 
 
 def _serve(job: Job, cancelled: Callable[[], bool] | None) -> dict[str, Any]:

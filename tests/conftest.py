@@ -12,6 +12,7 @@ import pytest
 from builder.__main__ import main as build
 from builder.writers import write_row
 from models.registry import row_named
+from tests.faults import FIGURE
 from tests.make_sample import draw_sample
 from tests.scene import Scene
 
@@ -67,3 +68,19 @@ def store(s3_process: Store) -> Store:
     """The S3 store, empty, with nothing about to go wrong."""
     s3_process.clear()
     return s3_process
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures as one table: fault, measured, target.
+
+    Here and not beside the tests: with pytest-xdist, the process that prints collects nothing and reads this file only.
+    """
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    properties = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    figures = sorted({tuple(value) for name, value in properties if name == FIGURE})
+    if not figures:
+        return
+    terminalreporter.section("faults")
+    widths = [max(len(row[column]) for row in figures) for column in (1, 2)]
+    for _, fault, measured, target in figures:
+        terminalreporter.line(f"{fault:{widths[0]}} | {measured:{widths[1]}} | {target}")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from pipeline.colour import delta_e, srgb_to_lab
 from pipeline.types import U8
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -65,6 +66,11 @@ def animation(kind: str, frames: Sequence[U8]) -> bytes:
     """An animated PNG or WebP."""
     images = [Image.fromarray(frame) for frame in frames]
     return encode(images[0], kind, save_all=True, append_images=images[1:], duration=40)
+
+
+def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    """The scene as a PNG with these chunks before its samples."""
+    return png(scene(), 8, TRUECOLOUR, *chunks)
 
 
 def exif(orientation: int, order: str = "<") -> bytes:
@@ -160,6 +166,12 @@ def cmyk_profile() -> bytes:
     ramp = bytes(range(256))
     lut = b"mft1\0\0\0\0" + bytes((4, 3, 3, 0)) + identity + ramp * 4 + table + ramp * 3
     return _profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut})
+
+
+def mean_delta_e(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> float:
+    """CIEDE2000 between two pictures of codes, on average."""
+    lab = [srgb_to_lab(np.ascontiguousarray(rgb, np.uint8).reshape(-1, 3)) for rgb in (first, second)]
+    return float(delta_e(*lab).mean())
 
 
 def managed(picture: U8 | Image.Image, icc: bytes) -> U8:

@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -323,38 +322,6 @@ def test_a_write_that_fails_leaves_nothing_half_made(pinned: Builder) -> None:
     assert not (pinned.volume / "staging" / "builder.lease").exists()
     pinned.json("warm")
     pinned.json("verify")
-
-
-def test_a_disk_that_fills_up_meanwhile(pinned: Builder, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=72m", "none", str(disk)], capture_output=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip("a small disk can't be made here")
-    try:
-        fill_up(Builder(pinned.hub, disk / "volume", pinned.home), pinned.volume / "lock.json")
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def fill_up(small: Builder, lock: Path) -> None:
-    small.volume.mkdir()
-    shutil.copy(lock, small.volume)
-    small.hub.switch(bytes_per_s=20_000)
-    process = small.start("warm", "--json")
-    while not list(small.volume.glob("staging/*.part")):
-        time.sleep(0.02)
-    (small.volume.parent / "other").write_bytes(bytes(os.statvfs(small.volume).f_bavail * 4096 - 100_000))
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    (fault,) = json.loads(out)["faults"]
-    assert fault.startswith("VolumeFull: the volume is full")
-    assert not list(small.volume.glob("staging/*.part"))
-    expected = pinned_sha256(small.volume)
-    for name, path in finals(small.volume).items():
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == expected[name]
 
 
 def test_a_style_lora_of_the_deployment_s_choice(whole: Builder, contents: dict[str, bytes]) -> None:

@@ -365,30 +365,6 @@ def test_the_same_job_is_made_once_also_across_a_restart(folder: Path) -> None:
     assert restarted.report.cost_estimate_usd is None
 
 
-def test_the_handler_answers_from_the_cache_in_a_process_of_its_own(folder: Path) -> None:
-    program = """
-import json, sys
-import handler
-for job in json.loads(sys.stdin.read()):
-    print(json.dumps(handler.handler(job)))
-"""
-    replies = []
-    for jobs in (["job-1", "job-2"], ["job-1"]):
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            input=json.dumps([{"id": job_id, "input": request_of()} for job_id in jobs]),
-            cwd=ROOT,
-            env={**os.environ, "LIVERY_CACHE": str(folder)},
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            check=True,
-        )
-        replies += [JobOutput.model_validate_json(line) for line in done.stdout.splitlines()]
-    assert [reply.report.cached for reply in replies] == [False, True, True]
-    assert picture_of(replies[0]) == picture_of(replies[1]) == picture_of(replies[2])
-
-
 def key_of(request: Mapping[str, Any], worker: Worker, frame_px: int = FRAME_PX, **revisions: str) -> EntryName:
     order = begin(parse_request(dict(request)), worker, frame_px=frame_px)
     return result_name(order, revisions, worker)

@@ -106,12 +106,3 @@ def test_the_plain_machine_differs_from_the_one_without_vector_paths() -> None:
 def test_a_process_compiles_nothing_that_another_has_compiled() -> None:
     run_on("plain")
     assert run_on("two threads")["compiled"] == 0
-
-
-def test_a_job_leaves_nothing_behind_for_the_next() -> None:
-    alone = run_on("plain")["digests"]
-    few_inks = {**EXTRA, "palette": ["#101010", "#808080", "#F0F0F0", "#C02020"], "line_work": 1.0}
-    between = digests(few_inks)
-    first = digests(EXTRACTED)
-    assert digests(few_inks) == between != first
-    assert [first, digests(EXTRACTED)] == [alone[0]] * 2

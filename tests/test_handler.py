@@ -28,12 +28,9 @@ import pytest
 from PIL import Image
 
 import handler
-import pipeline.export.svg
-import pipeline.picture
 from pipeline.errors import DeviceLost, UploadFailed
 from pipeline.schema import DryRunOutput, Health, JobOutput
 from pipeline.settings import Settings
-from pipeline.trace import livery
 from pipeline.updates import Updates
 
 ROOT = Path(__file__).parent.parent
@@ -116,14 +113,6 @@ def test_the_projects_sample_is_served() -> None:
     assert reply["report"]["nodes"] > 500
 
 
-def test_a_reply_too_large_names_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIVERY_MAX_REPLY_BYTES", "65536")
-    reply = serve({"image": PICTURE, "output": {"png_widths": [4096, 4095, 4094, 4093]}})
-    assert reply["code"] == "UploadFailed"
-    assert "output.png_widths" in reply["error"]
-    assert "LIVERY_MAX_REPLY_BYTES" in reply["error"]
-
-
 def test_what_is_not_json_never_reaches_the_sdk() -> None:
     for value in (float("nan"), b"bytes", np.float32(1), "\ud800"):
         with pytest.raises((ValueError, TypeError)):
@@ -141,122 +130,6 @@ def test_a_lost_device_asks_for_a_fresh_worker() -> None:
 
 
 CANARY = "c4n4ry"
-
-
-@pytest.fixture
-def canaries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Plants secrets, and lists what no reply may hold."""
-    for name in ("AWS_SECRET_ACCESS_KEY", "BUCKET_SECRET_ACCESS_KEY", "HF_TOKEN", "RUNPOD_AI_API_KEY", "HOSTNAME"):
-        monkeypatch.setenv(name, f"{CANARY}-{name}")
-    monkeypatch.setenv("BUCKET_ENDPOINT_URL", f"https://{CANARY}.test")
-    monkeypatch.setenv("BUCKET_ACCESS_KEY_ID", f"{CANARY}-id")
-    monkeypatch.setenv("LIVERY_BUCKET_NAME", CANARY)
-    monkeypatch.setenv("LIVERY_BUCKET_REGION", "auto")
-    monkeypatch.setenv("LIVERY_VOLUME", f"/{CANARY}/volume")
-    folder = tmp_path / CANARY
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return [CANARY, str(ROOT), str(tmp_path), sys.prefix, socket.gethostname(), "Traceback", 'File "', "site-packages"]
-
-
-BAD_REQUESTS: list[Any] = [
-    None,
-    [],
-    "x",
-    {},
-    {"imge": PICTURE},
-    {"image": ""},
-    {"image": "!" * 99},
-    {"image": base64.b64encode(b"GIF89a" + bytes(99)).decode()},
-    {"image": PICTURE[:-100]},
-    {"image": "data:text/html;base64," + PICTURE},
-    {"image": PICTURE, "palette": ["#GG0011", "#000000"]},
-    {"image": PICTURE, "palette": {"extract": 1}},
-    {"image": PICTURE, "palette": "https://palettes.test/000000-ffffff"},
-    {"image": PICTURE, "engine": "studio"},
-    {"image": PICTURE, "background": "#123456"},
-    {"image": PICTURE, "subject": {"point": [999, 5]}},
-    {"image": PICTURE, "sanitize": {"regions": [[99, 0, 120, 5]]}},
-    {"image": PICTURE, "output": {"trap_mm": 1}},
-    {"image": PICTURE, "output": {"png_widths": [5000]}},
-    {"image_url": "https://127.0.0.1/car.jpg"},
-    {"image_url": "file:///etc/passwd"},
-    {"action": "purge"},
-    {"action": "ping", "seed": 1},
-    {"\ud800": 1},
-    {"image": "\ud800"},
-    {"detail": float("nan")},
-]
-
-
-def assert_clean_error(reply: dict[str, Any], canaries: list[str]) -> None:
-    assert set(reply) == {"error", "code", "field", "retryable"}
-    assert re.fullmatch(rf"{reply['code']}: [^\n]+", reply["error"])
-    text = json.dumps(reply)
-    assert [canary for canary in canaries if canary in text] == []
-
-
-@pytest.mark.parametrize("request_", BAD_REQUESTS, ids=lambda request: ascii(request)[:50])
-def test_no_error_reply_gives_anything_away(request_: Any, canaries: list[str]) -> None:
-    reply = serve(request_)
-    assert_clean_error(reply, canaries)
-    assert reply["field"]
-    assert reply["retryable"] is False
-
-
-def break_the_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError(f"/{CANARY}/python")
-
-    monkeypatch.setattr(livery, "trace", fail)
-
-
-def break_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIVERY_THREADS", CANARY)
-
-
-def break_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(13, "Permission denied", f"/{CANARY}/weights")
-
-    monkeypatch.setattr(pipeline.picture, "sanitize", fail)
-
-
-def break_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.export.svg, "SVG_NS", f"https://{CANARY}.test")
-
-
-def exhaust_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    def descend(*_: object) -> None:
-        descend()
-
-    monkeypatch.setattr(pipeline.picture, "sanitize", descend)
-
-
-@pytest.mark.parametrize(
-    "defect", [break_the_tracer, break_the_settings, break_a_phase, break_the_grammar, exhaust_the_stack]
-)
-def test_a_defect_of_ours_is_a_constant_sentence_and_the_next_job_runs(
-    defect: Any, canaries: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        defect(patch)
-        first, second = serve({"image": PICTURE}, "job-7"), serve({"image": PICTURE}, "job-8")
-    assert first == second
-    assert_clean_error(first, canaries)
-    assert first["code"] == "InternalError"
-    assert any("job-7" in record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR)
-    assert serve({"image": PICTURE, "output": {"formats": ["svg"]}})["svg"]
-
-
-def test_memory_that_runs_out_anywhere_is_typed(monkeypatch: pytest.MonkeyPatch, canaries: list[str]) -> None:
-    def starve(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("pipeline.request.parse_request", starve)
-    reply = serve({"image": PICTURE})
-    assert_clean_error(reply, canaries)
-    assert (reply["code"], reply["retryable"]) == ("OutOfMemory", True)
 
 
 def test_the_log_names_the_job_and_its_outcome_but_never_holds_the_payload(caplog: pytest.LogCaptureFixture) -> None:
@@ -316,12 +189,13 @@ def test_the_end_waits_for_the_update_under_way() -> None:
 
 
 class ControlPlane(http.server.ThreadingHTTPServer):
-    """RunPod's side of a worker: hands out jobs, collects what is posted."""
+    """RunPod's side of a worker: notes that it asks, hands out jobs, collects what is posted."""
 
     def __init__(self, jobs: list[dict[str, Any]]) -> None:
         super().__init__(("127.0.0.1", 0), ControlPlaneHandler)
         self.jobs = jobs
         self.posts: list[tuple[str, dict[str, Any]]] = []
+        self.asked = threading.Event()
 
     def environment(self) -> dict[str, str]:
         address = f"http://127.0.0.1:{self.server_port}"
@@ -342,7 +216,10 @@ class ControlPlaneHandler(http.server.BaseHTTPRequestHandler):
     server: ControlPlane
 
     def do_GET(self) -> None:
-        if "/job-take/" not in self.path or not self.server.jobs:
+        asks = "/job-take/" in self.path
+        if asks:
+            self.server.asked.set()
+        if not asks or not self.server.jobs:
             time.sleep(0.1)
             self.send_response(204)
             self.end_headers()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 import shutil
 import socket
 import sys
@@ -31,7 +30,6 @@ from models.studio import TILES_PX
 from pipeline.errors import (
     Cancelled,
     DeadlineExceeded,
-    ModelCorrupt,
     ModelMissing,
     NoSubject,
     OutOfMemory,
@@ -148,20 +146,6 @@ def through_handler(tiny_volume: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 class TestThroughTheHandler:
-    @pytest.mark.parametrize("mode", ["fast", "faithful"])
-    def test_a_job_gives_an_svg_and_a_png_without_the_network(self, through_handler: Any, mode: str) -> None:
-        reply = through_handler(mode=mode)
-        assert reply.get("error") is None, reply
-        assert reply["svg"].startswith("<svg")
-        paints = set(re.findall(r'fill="(#[0-9A-Fa-f]{6})"', reply["svg"]))
-        assert paints
-        assert paints <= set(INKS)
-        assert len(reply["png"]) == 1
-        report = reply["report"]
-        assert (report["engine"], report["mode"]) == ("studio", mode)
-        assert report["subject"]["iou"] is not None
-        assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in report["models"].values())
-
     def test_the_report_names_what_was_used_and_loaded(self, through_handler: Any) -> None:
         output = {"png_widths": [64]}
         first, second = (through_handler(output=output)["report"] for _ in range(2))
@@ -219,17 +203,6 @@ class TestThroughTheHandler:
             "report"
         ]["warnings"]
 
-    def test_a_broken_gpu_ends_the_worker(self, through_handler: Any) -> None:
-        through_handler()
-
-        def fail(k: int, _: Any) -> None:
-            if k == 5:
-                raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-        with at_each_forward(fail):
-            reply = through_handler()
-        assert (reply["code"], reply["refresh_worker"], reply["retryable"]) == ("DeviceLost", True, True)
-
 
 class TestReinking:
     def test_another_palette_detail_or_output_runs_no_model(self, worker: Worker) -> None:
@@ -284,31 +257,7 @@ class TestReinking:
         assert not illustrate(worker, cache="off", seed=16).report.reinked
 
 
-@pytest.fixture(scope="module")
-def expected(worker: Worker) -> Any:
-    """What a job gives where nothing fails."""
-    return illustrate(worker)
-
-
 class TestMemory:
-    @pytest.mark.parametrize("k", range(1, 21))
-    def test_an_allocation_that_fails_once_is_survived(self, worker: Worker, expected: Any, k: int) -> None:
-        at = 1 + 37 * (k - 1)
-
-        def fail(count: int, _: Any) -> None:
-            if count == at:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-
-        with at_each_forward(fail) as calls:
-            result = illustrate(worker)
-        assert calls[0] > at, "the fault was never raised"
-        assert sorted(codes(result)) == sorted(["memory_freed", *codes(expected)])
-        assert result.drawing.svg == expected.drawing.svg
-
-    def test_the_next_job_knows_nothing_of_it(self, worker: Worker, expected: Any) -> None:
-        again = illustrate(worker)
-        assert (codes(again), again.drawing.svg) == (codes(expected), expected.drawing.svg)
-
     def test_memory_that_stays_short_lets_the_others_go_and_then_is_an_error(self, worker: Worker) -> None:
         def fail(_: int, __: Any) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -413,13 +362,6 @@ class TestStopping:
 
 
 class TestJobsApart:
-    def test_a_job_gives_the_same_bytes_whatever_ran_before_it(self, worker: Worker, tiny_volume: Path) -> None:
-        alone = illustrate(Worker(settings_of(tiny_volume)))
-        first = illustrate(worker)
-        illustrate(worker, picture(90), seed=5, mode="faithful", style={**STUDIO["style"], "prompt": "a woodcut"})
-        third = illustrate(worker)
-        assert alone.drawing.svg == first.drawing.svg == third.drawing.svg
-
     def test_seed_0_is_a_seed(self, worker: Worker) -> None:
         nought, one, again = illustrate(worker, seed=0), illustrate(worker, seed=1), illustrate(worker, seed=0)
         assert nought.report.seed == 0
@@ -459,14 +401,6 @@ class TestVolumes:
         target = tmp_path / "volume"
         shutil.copytree(tiny_volume, target)
         return target
-
-    def test_a_flipped_byte_is_found_at_load(self, copy: Path) -> None:
-        weights = next(copy.glob("models/sam-vit-huge/*/model.safetensors"))
-        data = bytearray(weights.read_bytes())
-        data[len(data) // 2] ^= 1
-        weights.write_bytes(data)
-        with pytest.raises(ModelCorrupt, match="sam-vit-huge"):
-            illustrate(Worker(settings_of(copy)))
 
     def test_a_row_without_a_pin_is_refused(self, copy: Path) -> None:
         manifest = json.loads((copy / "manifest.json").read_text())

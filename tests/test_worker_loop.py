@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,14 +23,13 @@ import handler
 from pipeline.loop import WorkerLoop
 from pipeline.updates import Job
 from pipeline.worker import Worker
-from tests.faulty_worker import BUSY, EXITS, HANGS, LOST, REPLIED, THROWN, TOO_LARGE
-from tests.serving import HANG_S, ROOT, Server, server, until, wait_to
+from tests.faulty_worker import BUSY
+from tests.serving import HANG_S, ROOT, Server, server, until
 from tests.test_handler import PICTURE
 
 SAMPLE: dict[str, Any] = json.loads((ROOT / "test_input.json").read_text("utf-8"))["input"]
 SMALL: dict[str, Any] = {"image": PICTURE, "output": {"formats": ["svg"]}, "cache": "off"}
 LONG: dict[str, Any] = {**SAMPLE, "cache": "off", "output": {"png_widths": [4096]}}
-CANCEL_POINTS = 10
 FAULTY = ("--worker", str(ROOT / "tests" / "faulty_worker.py"))
 
 
@@ -40,13 +38,6 @@ def real() -> Iterator[Server]:
     """The server with the real worker, which has served one job."""
     with server("--rate", "1000") as running:
         assert running.outcome(running.submit(SAMPLE))["status"] == "COMPLETED"
-        yield running
-
-
-@pytest.fixture(scope="module")
-def faulty() -> Iterator[Server]:
-    """The server with the worker whose jobs go wrong as their seeds say."""
-    with server("--rate", "1000", *FAULTY, PYTHONPATH=str(ROOT)) as running:
         yield running
 
 
@@ -114,69 +105,7 @@ def test_progress_grows_and_the_result_is_the_last_word(real: Server) -> None:
     assert real.status(job) == done
 
 
-def test_a_cancel_anywhere_stops_the_job_and_only_then_the_next_begins(real: Server) -> None:
-    took_s = real.outcome(real.submit(LONG))["executionTime"] / 1000
-    points, job = list(range(CANCEL_POINTS)), real.submit(LONG)
-    cancelled, phases, latencies_s, ended_s = [], set(), [], 0.0
-    while points:
-        following, began_s = real.submit(LONG), real.started(job)
-        assert began_s > ended_s
-        wait_to(began_s + took_s * (points[0] + 0.3) / CANCEL_POINTS)
-        phase = real.status(job).get("output", {}).get("phase")
-        asked_s = time.monotonic()
-        answer = real.cancel(job)
-        ended_s, _ = real.line(rf"job '{job}': (Cancelled|done) in")
-        if answer["status"] == "COMPLETED":
-            took_s = answer["executionTime"] / 1000  # the machine was busier when it was measured
-        else:
-            phases.add(phase)
-            latencies_s.append(ended_s - asked_s)
-            cancelled.append(job)
-            points.pop(0)
-        job = following
-    print("cancel latencies in s:", [round(latency_s, 2) for latency_s in latencies_s])
-    assert len(phases) >= 2  # as they were last posted, which is twice a second
-    assert max(latencies_s) < 4
-    svg_of(real.outcome(job))
-    shown = [real.status(job) for job in cancelled]
-    assert {status["status"] for status in shown} == {"CANCELLED"}
-    assert not any("output" in status for status in shown)
-
-
-def test_an_execution_timeout_stops_the_job_as_a_cancel_does(faulty: Server) -> None:
-    job = faulty.submit({**SMALL, "seed": HANGS}, executionTimeout=5000)
-    timed_out = faulty.outcome(job)
-    assert timed_out["status"] == "TIMED_OUT"
-    assert re.fullmatch(r"DeadlineExceeded: the job ran past its time in \w+", timed_out["error"])
-    assert 5000 <= timed_out["executionTime"] < 6500
-    faulty.line(rf"job '{job}': Cancelled in")
-    svg_of(faulty.outcome(faulty.submit(SMALL)))
-
-
 # ---- faults
-
-
-CODES = {14: "OutOfMemory", TOO_LARGE: "UploadFailed"}
-"""By seed; every other defect is an InternalError."""
-
-
-def test_whatever_a_phase_throws_or_replies_is_one_clean_typed_result_and_the_next_job_is_served(
-    faulty: Server,
-) -> None:
-    seeds = [*THROWN, *REPLIED, TOO_LARGE]
-    number = present(faulty)
-    output = {"formats": ["svg", "png"], "png_widths": [64]}
-    jobs = {seed: faulty.submit({**SMALL, "seed": seed, "output": output}) for seed in seeds}
-    for seed, job in jobs.items():
-        failed = faulty.outcome(job)
-        code = CODES.get(seed, "InternalError")
-        assert failed["status"] == "FAILED", (seed, failed)
-        assert re.fullmatch(rf"{code}: [^\n]+", failed["error"]), (seed, failed)
-        assert set(failed["output"]) == {"code", "field", "retryable"}
-        assert "secret" not in json.dumps(failed)
-    assert "25.3 MB" in faulty.status(jobs[TOO_LARGE])["error"]
-    svg_of(faulty.outcome(faulty.submit(SMALL)))
-    assert present(faulty) == number
 
 
 def ends(running: Server, number: int, after_s: float = 0.0) -> tuple[float, int]:
@@ -199,40 +128,6 @@ def present(running: Server) -> int:
     return sum("started as process" in line.text for line in running.lines)
 
 
-def test_sigterm_cancels_a_job_that_goes_on_and_it_runs_again_elsewhere(faulty: Server) -> None:
-    number = present(faulty)
-    process, job = faulty.worker(number), faulty.submit({**SMALL, "seed": HANGS})
-    faulty.started(job)
-    told_s = time.monotonic()
-    os.kill(process, signal.SIGTERM)
-    ended_s, code = ends(faulty, number)
-    print(f"SIGTERM in a job that goes on: gone after {ended_s - told_s:.2f} s")
-    assert code == 0
-    assert 10 <= ended_s - told_s <= 12
-    until(lambda: faulty.status(job).get("workerId") == f"worker-{number + 1}" or None)
-    assert faulty.status(job)["status"] == "IN_PROGRESS"
-    assert faulty.cancel(job)["status"] == "CANCELLED"
-    faulty.line(rf"job '{job}': Cancelled in", ended_s)
-
-
-def test_workers_that_lose_their_gpu_or_die_are_replaced_and_a_job_that_ends_each_fails_in_the_end(
-    faulty: Server,
-) -> None:
-    number = present(faulty)
-    lost, poison, good = (
-        faulty.submit(request) for request in ({**SMALL, "seed": LOST}, {**SMALL, "seed": EXITS}, SMALL)
-    )
-    failed = faulty.outcome(lost)
-    assert (failed["error"], failed["output"]["retryable"]) == ("DeviceLost: the GPU is gone", True)
-    poisoned = faulty.outcome(poison)
-    assert poisoned["status"] == "FAILED"
-    assert poisoned["error"].startswith("InternalError: ")
-    assert [ends(faulty, number + more)[1] for more in range(4)] == [0, 3, 3, 3]
-    served = faulty.outcome(good)
-    svg_of(served)
-    assert served["workerId"] == f"worker-{number + 4}"
-
-
 def test_a_worker_that_is_killed_leaves_nothing_behind_and_its_job_runs_again(real: Server) -> None:
     number = present(real)
     process, job = real.worker(number), real.submit(LONG)
@@ -244,32 +139,6 @@ def test_a_worker_that_is_killed_leaves_nothing_behind_and_its_job_runs_again(re
     svg_of(done)
     assert done["workerId"] == f"worker-{number + 1}"
     assert "livery_worker_restarts_total 1" in real.ask("GET", "/metrics").body.decode()
-
-
-def test_sigterm_at_any_point_lets_a_job_finish_and_exits_0_in_time(real: Server) -> None:
-    spent_s = []
-    for delay_s in (None, 0.0, 1.5):
-        number = present(real)
-        process = real.worker(number)
-        real.ready()
-        job = None if delay_s is None else real.submit(LONG)
-        if job is not None and delay_s is not None:
-            wait_to(real.started(job) + delay_s)
-        told_s = time.monotonic()
-        os.kill(process, signal.SIGTERM)
-        ended_s, code = ends(real, number)
-        spent_s.append(round(ended_s - told_s, 2))
-        assert code == 0
-        until(partial(gone, process))
-        if job is not None:
-            done = real.outcome(job)
-            svg_of(done)
-            # On a busy machine a first job may outlast what it is given.
-            assert done["workerId"] == f"worker-{number}" or spent_s[-1] >= 10
-        real.line(rf"worker-{number + 1}: started", ended_s)
-    print("SIGTERM to exit in s:", spent_s)
-    assert max(spent_s) <= 12
-    assert spent_s[0] <= 3
 
 
 def test_the_server_ends_after_the_running_job_and_with_its_worker() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.builder_runs import Builder, Watch, finals, pinned_sha256
+from tests.faults.conftest import Figure
+from tests.faults.disks import Disk, small_disk
 from tests.hub_server import Hub, fill, start
 
 pytest.importorskip("huggingface_hub", reason="the studio extra is not installed")
@@ -68,7 +72,7 @@ def end(process: subprocess.Popen[str], how: signal.Signals) -> bool:
     return process.returncode == -how
 
 
-def test_killed_fifty_times_and_whole_in_the_end(hub: Hub, pinned: Builder) -> None:
+def test_killed_fifty_times_and_whole_in_the_end(hub: Hub, pinned: Builder, figure: Figure) -> None:
     draw = random.Random(11)
     hub.switch(bytes_per_s=10_000)
     kills = 0
@@ -93,9 +97,11 @@ def test_killed_fifty_times_and_whole_in_the_end(hub: Hub, pinned: Builder) -> N
     resumed = [request for request in hub.requests() if request["range"] is not None]
     assert len(resumed) >= 5, "no kill fell into a transfer"
     assert list((pinned.volume / "staging").glob("*.part")) == []
+    measured = f"{kills} kills, {len(resumed)} transfers resumed: 0 wrong files in {watch.looks} looks"
+    figure("corrupt weights", measured, "no readable final file with a wrong sha256")
 
 
-def test_eight_builders_fetch_each_file_once(hub: Hub, pinned: Builder) -> None:
+def test_eight_builders_fetch_each_file_once(hub: Hub, pinned: Builder, figure: Figure) -> None:
     hub.switch(bytes_per_s=200_000)
     with Watch(pinned.volume) as watch:
         processes = [pinned.start("warm", "--json") for _ in range(8)]
@@ -109,6 +115,7 @@ def test_eight_builders_fetch_each_file_once(hub: Hub, pinned: Builder) -> None:
     assert all(len(sent) == 1 for sent in bodies.values()), bodies
     assert sum(sum(sent) for sent in bodies.values()) == sum(sizes.values())
     assert sum("waiting for it" in err for (_, err), _ in ended) == 7
+    figure("corrupt weights", f"8 builders: {len(bodies)} files, {len(bodies)} transfers", "each file downloaded once")
 
 
 def test_a_builder_that_stands_still_keeps_its_volume(hub: Hub, pinned: Builder) -> None:
@@ -153,3 +160,49 @@ def test_pinning_can_be_killed_too(hub: Hub, tmp_path: Path) -> None:
         shutil.rmtree(builder.volume / "models", ignore_errors=True)  # the manifest may list what is not there
     builder.json("warm", "--pin")
     builder.json("verify")
+
+
+def on(disk: Disk, pinned: Builder) -> Builder:
+    """The same builder with a volume on that disk."""
+    volume = disk.folder / "volume"
+    volume.mkdir()
+    shutil.copy(pinned.volume / "lock.json", volume)
+    return Builder(pinned.hub, volume, pinned.home)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_fetched(
+    pinned: Builder, tmp_path: Path, figure: Figure
+) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        (fault,) = on(disk, pinned).json("warm", expect=1)["faults"]
+        assert fault.startswith("VolumeFull: ")
+        assert not any(name.endswith((".part", ".tmp", ".safetensors")) for name in disk.names())
+    assert pinned.hub.bodies() == {}
+    figure("disk full", "64 MB, builder: VolumeFull, nothing fetched", "VolumeFull, temporary files gone")
+
+
+def test_a_disk_that_fills_up_meanwhile_is_volume_full_and_the_next_builder_is_fine(
+    pinned: Builder, tmp_path: Path, figure: Figure
+) -> None:
+    # The builder keeps 64 MB free, so on less it would not begin.
+    with small_disk(tmp_path / "disk", 72) as disk:
+        small = on(disk, pinned)
+        small.hub.switch(bytes_per_s=20_000)
+        process = small.start("warm", "--json")
+        while not list(small.volume.glob("staging/*.part")):
+            time.sleep(0.02)
+        disk.fill(100_000)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        (fault,) = json.loads(out)["faults"]
+        assert fault.startswith("VolumeFull: the volume is full")
+        assert not list(small.volume.glob("staging/*.part"))
+        expected = pinned_sha256(small.volume)
+        for name, path in finals(small.volume).items():
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == expected[name]
+        disk.empty()
+        small.hub.switch()
+        small.json("warm")
+        small.json("verify")
+    measured = "filled while a builder writes: VolumeFull, no part left, the next builder whole"
+    figure("disk full", measured, "VolumeFull, temporary files gone")

@@ -1,31 +1,22 @@
-"""10,000 damaged pictures: each gives a `Photo` or a typed `ImageError`, soon, and nothing else.
+"""Damages pictures at random, the same way on every run.
 
 A checksum or a length field would stop most damage at the door, so half of the PNG and WebP mutants have theirs put
-right again: those reach the parsers behind it.
+right again: those reach the parsers behind it. A mutation takes the file, another file and a source of chance.
 """
 
 from __future__ import annotations
 
 import struct
-import time
-import warnings
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from pipeline.decode import decode_bytes
-from pipeline.errors import ImageCorrupt, ImageError
-from pipeline.types import Photo
 from tests import images
 
 MUTANTS = 10_000
-FRAME_PX = 64
-HANG_S = 2.0
 
 
 def seeds() -> dict[str, bytes]:
@@ -54,9 +45,6 @@ def seeds() -> dict[str, bytes]:
         "webp_alpha": images.encode(cutout, "WEBP", quality=60),
         "webp_animated": images.animation("WEBP", frames),
     }
-
-
-# Each takes the file, another file and a source of chance.
 
 
 def flip_bits(data: bytearray, _other: bytes, chance: Random) -> bytearray:
@@ -165,59 +153,3 @@ def mutants() -> Iterator[tuple[str, bytes]]:
         name, mutate = names[number % len(names)], chance.choice(MUTATIONS)
         data = mutate(bytearray(files[name]), files[chance.choice(names)], chance)
         yield f"{number} {name} {mutate.__name__}", bytes(mend(data) if chance.random() < 0.5 else data)
-
-
-def outcome(data: bytes) -> str:
-    try:
-        photo = decode_bytes(data, frame_px=FRAME_PX)
-    except ImageError as fault:
-        return f"{fault.code} of {fault.field}"
-    assert isinstance(photo, Photo)
-    assert photo.rgb.dtype == np.uint8
-    assert max(photo.rgb.shape[:2]) == FRAME_PX
-    return "Photo"
-
-
-def test_every_damaged_picture_is_a_photo_or_a_typed_error() -> None:
-    outcomes: Counter[str] = Counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for name, data in mutants():
-            start_s = time.monotonic()
-            try:
-                outcomes[outcome(data)] += 1
-            except Exception as leak:  # noqa: BLE001 - any other exception is what this test looks for
-                pytest.fail(f"{name}: {type(leak).__name__}: {leak}")
-            assert time.monotonic() - start_s < HANG_S, name
-    print(dict(outcomes))
-    assert outcomes.total() == MUTANTS
-    assert set(outcomes) == {
-        "Photo",
-        "ImageCorrupt of image",
-        "ImageUnsupported of image",
-        "ImageTooLarge of image",
-    }
-    assert outcomes["Photo"] > MUTANTS // 20, "too little damage gets past the container to test the parsers"
-
-
-def test_mutants_are_the_same_on_every_run() -> None:
-    first, second = mutants(), mutants()
-    for _ in range(200):
-        assert next(first) == next(second)
-
-
-@pytest.mark.parametrize("name", seeds())
-def test_the_undamaged_seed_is_a_photo(name: str) -> None:
-    assert outcome(seeds()[name]) == "Photo"
-
-
-def test_two_hundred_cut_files_are_all_corrupt() -> None:
-    chance, files = Random(21), seeds()
-    names = sorted(files)
-    for number in range(200):
-        data = files[names[number % len(names)]]
-        size_bytes = len(data)
-        if "jpeg_several" in names[number % len(names)]:
-            size_bytes = data.index(b"\xff\xd9")
-        with pytest.raises(ImageCorrupt):
-            decode_bytes(data[: max(16, round(size_bytes * chance.uniform(0.01, 0.99)))])
