@@ -3,7 +3,8 @@
 The SDK awaits `WorkerLoop.serve` for each job. It stops a job by cancelling that await, which ends no thread: here the
 job is told, and the await lasts until the job has really ended, so that no two jobs ever share the GPU. On SIGTERM the
 SDK lets the running job finish, then sits in its long polls; here the job has `GRACE_S`, and the process is gone within
-`LEAVE_S`. A job that was stopped gets no result, so the platform runs it again wherever it still wants it.
+`LEAVE_S`. A phase that hangs in a call that nothing can end is answered for, and the process leaves, so that another
+serves the next job. A job that was stopped gets no result, so the platform runs it again wherever it still wants it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,23 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, NoReturn
 
+from pipeline.errors import DeadlineExceeded
 from pipeline.kept import Kept
 from pipeline.updates import Job, job_name
+from pipeline.watch import WATCH, Watch
 
 Handle = Callable[[Job, Callable[[], bool]], dict[str, Any]]
 """Serves a job: given what tells whether the job was cancelled. Returns a reply of plain JSON values, never raises."""
+
+HUNG_S = 1.5
+"""How long a phase may be past its time; after it the job is answered and the process leaves."""
+
+LOOK_S = 0.25
+"""Longest time between two looks at that."""
 
 STOP_S = 20.0
 """Longest time that a cancelled job may take to end; after it the process leaves."""
@@ -62,18 +72,21 @@ class WorkerLoop:
         """
         if self._leaving is not None:
             raise asyncio.CancelledError
-        cancelled = threading.Event()
-        ended = asyncio.get_running_loop().run_in_executor(self._thread, self._once, job, cancelled.is_set)
+        cancelled, watch, context = threading.Event(), Watch(), copy_context()
+        context.run(WATCH.set, watch)
+        work = partial(context.run, self._once, job, cancelled.is_set)
+        ended = asyncio.get_running_loop().run_in_executor(self._thread, work)
         if (task := asyncio.current_task()) is not None:
             self._jobs.add(task)
             task.add_done_callback(self._jobs.discard)
         try:
-            reply = await asyncio.shield(ended)
+            reply = await _reply_of(ended, watch, job)
         except asyncio.CancelledError:
             cancelled.set()
             await _end_of(ended, job)
             raise
         if "refresh_worker" in reply:
+            cancelled.set()  # for a phase that hangs, and comes to itself before the process ends
             self.leave()
         return reply
 
@@ -138,6 +151,17 @@ def _key(job: Job) -> str | None:
     except RecursionError:
         return None
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def _reply_of(ended: asyncio.Future[dict[str, Any]], watch: Watch, job: Job) -> dict[str, Any]:
+    """The reply to a job, or where a phase hangs, without asking what time it is, one in its place."""
+    while not ended.done():
+        await asyncio.wait({ended}, timeout=LOOK_S)
+        if not ended.done() and (late := watch.late()) is not None and late[1] > HUNG_S:
+            log.critical("job %s hangs in %s: the process leaves", job_name(job), late[0])
+            fault = DeadlineExceeded(f"{late[0]} ran past its time", phase=late[0])
+            return {**fault.as_reply(), "refresh_worker": True}
+    return ended.result()
 
 
 async def _end_of(ended: asyncio.Future[dict[str, Any]], job: Job) -> None:

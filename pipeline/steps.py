@@ -13,6 +13,7 @@ from pipeline.errors import Cancelled, DeadlineExceeded, OutOfMemory
 from pipeline.schema import Engine, Timings
 from pipeline.settings import Settings
 from pipeline.types import Phase
+from pipeline.watch import WATCH, Late
 
 PERCENT: dict[Phase, int] = {
     "decode": 0,
@@ -77,6 +78,10 @@ class Steps:
     _phase_began_s: float = 0.0
     _told: Progress | None = None
 
+    def __post_init__(self) -> None:
+        if (watch := WATCH.get()) is not None:
+            watch.follow(self.late)
+
     @contextmanager
     def __call__(self, phase: Phase) -> Iterator[None]:
         """One stretch of a phase; several of them share its deadline.
@@ -117,6 +122,14 @@ class Steps:
         self.ask()
         self._keep_to_deadline()
 
+    def late(self) -> Late | None:
+        """The present phase and by how much it is past its time; None where it isn't. For any thread."""
+        phase = self._phase
+        if phase is None:
+            return None
+        late_s = self._spent_now_s(phase) - self.settings.deadline_s(phase, self.engine)
+        return (phase, late_s) if late_s > 0 else None
+
     def ask(self) -> None:
         """Raise Cancelled where the caller has cancelled the job."""
         if self.cancelled is not None and self.cancelled():
@@ -148,6 +161,5 @@ class Steps:
         return self.spent_s.get(phase, 0.0) + time.perf_counter() - self._phase_began_s
 
     def _keep_to_deadline(self) -> None:
-        phase = self._phase
-        if phase is not None and self._spent_now_s(phase) > self.settings.deadline_s(phase, self.engine):
-            raise DeadlineExceeded(f"{phase} ran past its time", phase=phase)
+        if (late := self.late()) is not None:
+            raise DeadlineExceeded(f"{late[0]} ran past its time", phase=late[0])

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import handler
 from pipeline.errors import DeviceLost, NoSubject
 
-LOST, EXITS, BUSY, HANGS, TOO_LARGE = 1, 2, 3, 4, 5
+LOST, EXITS, BUSY, HANGS, TOO_LARGE, DEAF = 1, 2, 3, 4, 5, 6
 BUSY_S = 1.5
 
 
@@ -81,6 +81,8 @@ def break_phases() -> None:
             while seed == HANGS:
                 steps.check()
                 time.sleep(0.01)
+            if seed == DEAF:
+                time.sleep(3600)
             if seed in THROWN:
                 THROWN[seed]()
         huge = png.Png(os.urandom(19_000_000), 64, 64)

@@ -33,7 +33,7 @@ from pipeline.settings import Settings
 from pipeline.types import Phase
 from pipeline.worker import Worker
 from tests.faults.conftest import Figure
-from tests.faulty_worker import EXITS, HANGS, LOST, REPLIED, THROWN, TOO_LARGE
+from tests.faulty_worker import DEAF, EXITS, HANGS, LOST, REPLIED, THROWN, TOO_LARGE
 from tests.s3_server import KEY_ID, NAME, REGION, SECRET, Shaky, Store
 from tests.serving import HANG_S, ROOT, Server, server, until, wait_to
 from tests.test_handler import ControlPlane
@@ -128,6 +128,25 @@ def test_an_execution_timeout_stops_the_job_as_a_cancel_does(faulty: Server, fig
     svg_of(faulty.outcome(faulty.submit(SMALL)))
     late_s = timed_out["executionTime"] / 1000 - 5
     figure("a phase hangs", f"endless in sanitize: stopped {late_s:.1f} s after the job's own limit", "budget + 2 s")
+
+
+def test_a_phase_that_asks_nothing_is_answered_for_and_its_worker_leaves(figure: Figure) -> None:
+    budget = str(BUDGET_S)
+    with server("--rate", "1000", *FAULTY, PYTHONPATH=str(ROOT), LIVERY_DEADLINE_SANITIZE_S=budget) as faulty:
+        svg_of(faulty.outcome(faulty.submit(SMALL)))  # imports and compiles
+        number = present(faulty)
+        deaf, following = faulty.submit({**SMALL, "seed": DEAF}), faulty.submit(SMALL)
+        failed = faulty.outcome(deaf)
+        assert failed["error"] == "DeadlineExceeded: sanitize ran past its time"
+        assert failed["output"]["retryable"] is True
+        late_s = failed["executionTime"] / 1000 - BUDGET_S
+        assert ends(faulty, number)[1] == 0
+        served = faulty.outcome(following)
+        svg_of(served)
+        assert served["workerId"] == f"worker-{number + 1}"
+    measured = f"an endless sleep in sanitize: answered {late_s:.1f} s late, the next worker serves the next job"
+    figure("a phase hangs", measured, "budget + 2 s")
+    assert late_s < 2 * LATE_S  # the machine may be busy
 
 
 # ---- cancel
