@@ -53,7 +53,7 @@ playground: kernels
 	$(BIN)/python -m $(if $(ENDPOINT),serve.playground --endpoint $(ENDPOINT) $(if $(KEY_FILE),--key-file $(KEY_FILE)),serve --playground $(SERVE))
 
 test: $(DEV) $(STUDIO) kernels
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(DEV) kernels
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"

@@ -275,7 +275,7 @@ def _pngs(output: Output, drawing: Drawing, steps: Steps) -> tuple[Png, ...]:
     pngs = []
     for width_px in output.png_widths:
         steps.ask()
-        pngs.append(render_png(drawing, width_px, width_mm))
+        pngs.append(render_png(drawing, width_px, width_mm, steps.check))
     return tuple(pngs)
 
 

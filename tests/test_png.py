@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import InternalError
+from pipeline.errors import Cancelled, InternalError
 from pipeline.export.png import MAX_WIDTH_PX, Png, render_png
 from pipeline.types import U8, UNPAINTED, Drawing, IndexMap, Ink, Palette
 from pipeline.vectorize import VectorizeOptions, vectorize
@@ -144,3 +145,29 @@ def test_larger_is_not_lighter(drawing: Drawing) -> None:
     sizes = [len(render_png(drawing, width_px).data) for width_px in (96, 384, 1536)]
     assert all(small < large for small, large in pairwise(sizes))
     assert sizes[-1] < 1536 * 1024 * 3 / 50
+
+
+class Late:
+    """A check that raises from its n-th call on."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.calls, self.raised_s = n, 0, 0.0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls >= self.n:
+            self.raised_s = self.raised_s or time.monotonic()
+            raise Cancelled("the job was cancelled")
+
+
+def test_a_cancel_ends_the_drawing_and_the_encoding(drawing: Drawing) -> None:
+    never = Late(1 << 30)
+    whole = render_png(drawing, MAX_WIDTH_PX, check=never)
+    assert never.calls > 20
+    for n in (1, never.calls // 2, never.calls - 5):
+        late = Late(n)
+        with pytest.raises(Cancelled):
+            render_png(drawing, MAX_WIDTH_PX, check=late)
+        assert time.monotonic() - late.raised_s < 1
+        assert late.calls < n + 8
+    assert render_png(drawing, MAX_WIDTH_PX).data == whole.data
