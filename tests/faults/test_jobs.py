@@ -177,7 +177,7 @@ def test_a_cancel_anywhere_stops_the_job_and_only_then_the_next_begins(real: Ser
     measured = f"{stopped} of {POINTS} stopped, {within} within 1 s, at most {max(latencies_s):.2f} s; one at a time"
     figure("cancel in a job", measured, "within 1 s on CPU")
     assert len(phases) >= 2  # as they were last posted, which is twice a second
-    assert stopped >= POINTS / 2  # the last of a job, its PNG, takes no longer than it is allowed to stop
+    assert stopped >= POINTS - 2  # a job may end as it is told
     assert within >= POINTS - 2  # the machine may be busy
     assert max(latencies_s) < 4
     svg_of(real.outcome(job))
