@@ -27,7 +27,7 @@ CUDA_VERSIONS = ("12.8", "12.9", "13.0")
 """Of hosts whose driver runs an image built for CUDA 12.8 on a Blackwell GPU."""
 
 GPU_POOLS = ("ADA_32_PRO", "ADA_80_PRO")
-"""The platform's names of the RTX 5090's pool and of the H100's; the studio engine takes 20 GiB."""
+"""The platform's names of the RTX 5090's pool and of the H100's; the studio engine takes an estimated 20 GiB."""
 
 TEST_GPU = "NVIDIA GeForce RTX 5090"
 PHOTO_PX = (320, 213)

@@ -21,7 +21,7 @@ import pytest
 from clients.python import livery as client
 from pipeline.decode import MAX_BYTES
 from pipeline.errors import error_classes
-from tests.platform_server import Platform, serving
+from tests.platform_server import ENDPOINT, Platform, serving
 from tests.scene import Scene, encode_jpeg
 from tests.serving import server
 
@@ -347,32 +347,76 @@ def test_the_command_line_saves_and_says_what_failed(platform: Platform, tmp_pat
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "error: ImageCorrupt: image: damaged")
 
 
-def test_the_curl_script_waits_and_prints_the_svg(platform: Platform, tmp_path: Path) -> None:
+Curl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def curl(platform: Platform, tmp_path: Path) -> Curl:
+    """Runs the script with a small photo."""
     missing = [name for name in ("curl", "jq") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    (tmp_path / "car.jpg").write_bytes(b"\7" * 99)
+    photo = tmp_path / "car.jpg"
+    photo.write_bytes(b"\7" * 99)
     platform.key = "secret"
-    command = ["sh", "clients/curl.sh", platform.url, str(tmp_path / "car.jpg"), '{"detail": 0.7}']
 
-    def call() -> subprocess.CompletedProcess[str]:
-        keyed = {**os.environ, "RUNPOD_API_KEY": "secret"}
+    def call(url: str = platform.url, key: str = "secret") -> subprocess.CompletedProcess[str]:
+        command = ["sh", "clients/curl.sh", url, str(photo), '{"detail": 0.7}']
+        keyed = {**os.environ, "RUNPOD_API_KEY": key}
         return subprocess.run(command, cwd=ROOT, env=keyed, capture_output=True, text=True, check=False)
 
+    return call
+
+
+def test_the_curl_script_waits_and_prints_the_svg(platform: Platform, curl: Curl, tmp_path: Path) -> None:
     platform.course = [running("steer", 20), COMPLETED]
     platform.faults = {"/run": [(503, {}, b"")]}
-    done = call()
-    assert (done.returncode, done.stdout) == (0, f"{OUTPUT['svg']}\n"), done.stderr
+    done = curl()
+    assert (done.returncode, done.stdout) == (0, OUTPUT["svg"]), done.stderr
     assert "IN_PROGRESS steer 20 %" in done.stderr
     image = base64.b64encode(b"\7" * 99).decode()
     assert json.loads(platform.seen[0].body) == {"input": {"detail": 0.7, "image": image}}
-    platform.course = [{"status": "FAILED", "error": "ImageCorrupt: image: damaged"}]
-    done = call()
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: ImageCorrupt: image: damaged\n")
     (tmp_path / "car.jpg").write_bytes(b"\7" * 8_000_000)
     platform.seen.clear()
-    assert call().returncode == 1
+    assert curl().returncode == 1
     assert platform.seen == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"status": "FAILED", "error": "ImageCorrupt: image: damaged"}, "ImageCorrupt: image: damaged"),
+        ({"status": "CANCELLED"}, "CANCELLED"),
+        ({"status": "COMPLETED", "output": {**OUTPUT, "svg": None}}, "the reply holds no SVG"),
+    ],
+)
+def test_the_curl_script_fails_where_there_is_no_svg(
+    platform: Platform, curl: Curl, answer: dict[str, Any], error: str
+) -> None:
+    platform.course = [answer]
+    done = curl()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {error}")
+
+
+def test_the_curl_script_sends_a_job_again_only_where_it_was_refused(platform: Platform, curl: Curl) -> None:
+    refused = curl(key="other")
+    assert (refused.returncode, [seen.path for seen in platform.seen]) == (1, [f"{ENDPOINT}/run"])
+    assert refused.stderr.startswith("error: HTTP 401: ")
+    platform.seen.clear()
+    platform.faults = {"/run": [(0, {}, b"")]}
+    broken = curl()
+    assert (broken.returncode, [seen.path for seen in platform.seen]) == (1, [f"{ENDPOINT}/run"])
+    assert broken.stderr.endswith("error: the connection broke while the job was sent; it may run all the same\n")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.2:9/v2/x", "http://localhost:1@192.0.2.2/v2/x", "http://localhost.org/v2/x"]
+)
+def test_the_curl_script_keeps_the_key_from_other_machines(curl: Curl, url: str) -> None:
+    done = curl(url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the key is not sent ")
 
 
 @pytest.fixture(scope="module")
