@@ -10,7 +10,6 @@ import io
 import logging
 import platform
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +19,11 @@ from PIL import Image
 from models.tree import survey_tree
 from pipeline import compiled
 from pipeline.errors import InternalError, LiveryError, ModelCorrupt, ModelMissing
-from pipeline.nvml import Gpu, read_gpu
+from pipeline.nvml import read_gpu
 from pipeline.report import package_version
 from pipeline.request import parse_request
 from pipeline.run import run
-from pipeline.schema import EngineHealth, GpuHealth, Health, VolumeTree
+from pipeline.schema import EngineHealth, Health, VolumeTree
 from pipeline.worker import Worker, choose_engine
 
 CHECK_WIDTH_PX, CHECK_HEIGHT_PX = 96, 64
@@ -74,8 +73,8 @@ def ping(worker: Worker) -> Health:
         engines={"draft": draft, "studio": studio},
         volume=volume,
         tree=tree,
-        gpu=GpuHealth(**asdict(gpu)) if isinstance(gpu, Gpu) else None,
-        gpu_reason=None if isinstance(gpu, Gpu) else gpu,
+        gpu=None if isinstance(gpu, str) else gpu,
+        gpu_reason=gpu if isinstance(gpu, str) else None,
         threads=compiled.thread_count(),
         versions={"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
     )

@@ -7,31 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU at one moment; None is what it doesn't tell.
-
-    Attributes:
-        memory_mb, memory_used_mb: MiB, of all processes.
-        utilisation_pct: share of the last moments in which it computed, 0 to 100.
-        power_w: drawn, in watts.
-        driver: the version of its driver.
-    """
-
-    name: str
-    driver: str
-    memory_mb: int | None
-    memory_used_mb: int | None
-    utilisation_pct: int | None
-    temperature_c: int | None
-    power_w: float | None
+from pipeline.schema import GpuHealth
 
 
-def read_gpu() -> Gpu | str:
+def read_gpu() -> GpuHealth | str:
     """The GPU that this process computes on, or in a few words why nothing is known of one. Raises nothing."""
     try:
         import pynvml  # noqa: PLC0415 - the studio extra brings it
@@ -47,7 +28,7 @@ def read_gpu() -> Gpu | str:
         return f"NVML: {fault}"
 
 
-def _read(nvml: Any) -> Gpu:
+def _read(nvml: Any) -> GpuHealth:
     """What NVML tells of the process's first GPU.
 
     Raises:
@@ -65,7 +46,7 @@ def _read(nvml: Any) -> Gpu:
         told(ask)
         for ask in (nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlDeviceGetUtilizationRates, nvml.nvmlDeviceGetPowerUsage)
     )
-    return Gpu(
+    return GpuHealth(
         name=nvml.nvmlDeviceGetName(device),
         driver=nvml.nvmlSystemGetDriverVersion(),
         memory_mb=None if memory is None else memory.total >> 20,

@@ -92,7 +92,7 @@ def run(
         data: the encoded photo, for callers that hold bytes; then `job.image` is None.
         frame_px: long side of the working frame.
         progress: told of each phase as it starts, on this thread; of models' loads and steps, on the thread of those.
-        cancelled: asked between the phases, before each PNG, and while a model or the tracer runs.
+        cancelled: asked between the phases, and while a model, the tracer or a PNG's renderer works.
 
     Raises:
         LiveryError: any of the tree; the same input raises the same error again.

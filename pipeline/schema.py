@@ -507,12 +507,15 @@ class GpuHealth(Strict):
 
     name: str
     driver: str
+    """Its version."""
     memory_mb: int | None
     memory_used_mb: int | None
     """MiB, by all processes."""
     utilisation_pct: int | None
+    """Share of the last moments in which it computed."""
     temperature_c: int | None
     power_w: float | None
+    """Drawn, in watts."""
 
 
 class VolumeTree(Strict):

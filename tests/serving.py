@@ -25,6 +25,19 @@ HANG_S = 120.0
 T = TypeVar("T")
 
 
+def platform_environment(port: int) -> dict[str, str]:
+    """What the platform sets for a worker that takes its jobs from a stand-in on this port of loopback."""
+    address = f"http://127.0.0.1:{port}"
+    return {
+        "RUNPOD_WEBHOOK_GET_JOB": f"{address}/job-take/$ID?gpu=none",
+        "RUNPOD_WEBHOOK_POST_OUTPUT": f"{address}/done/$ID?gpu=none",
+        "RUNPOD_WEBHOOK_PING": f"{address}/ping/$RUNPOD_POD_ID",
+        "RUNPOD_POD_ID": "worker",
+        "RUNPOD_AI_API_KEY": "key",
+        "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line of the log, and when it came on the monotonic clock."""

@@ -32,6 +32,7 @@ from pipeline.errors import DeviceLost, UploadFailed
 from pipeline.schema import DryRunOutput, Health, JobOutput
 from pipeline.settings import Settings
 from pipeline.updates import Updates
+from tests.serving import platform_environment
 
 ROOT = Path(__file__).parent.parent
 HANG_S = 120
@@ -198,15 +199,7 @@ class ControlPlane(http.server.ThreadingHTTPServer):
         self.asked = threading.Event()
 
     def environment(self) -> dict[str, str]:
-        address = f"http://127.0.0.1:{self.server_port}"
-        return {
-            "RUNPOD_WEBHOOK_GET_JOB": f"{address}/job-take/$ID?gpu=none",
-            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{address}/done/$ID?gpu=none",
-            "RUNPOD_WEBHOOK_PING": f"{address}/ping/$RUNPOD_POD_ID",
-            "RUNPOD_POD_ID": "worker",
-            "RUNPOD_AI_API_KEY": "key",
-            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
-        }
+        return platform_environment(self.server_port)
 
     def results(self) -> list[tuple[str, dict[str, Any]]]:
         return [(job, post) for job, post in self.posts if post.get("status") != "IN_PROGRESS"]

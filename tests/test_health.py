@@ -61,10 +61,10 @@ def printed(code: str, **environment: str) -> Any:
 
 
 READ = """
-import dataclasses, json
+import json
 from pipeline.nvml import read_gpu
 found = read_gpu()
-print(json.dumps(found if isinstance(found, str) else dataclasses.asdict(found)))
+print(json.dumps(found if isinstance(found, str) else found.model_dump()))
 """
 
 FIRST = {

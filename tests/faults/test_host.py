@@ -23,7 +23,7 @@ from pipeline.settings import Settings
 from pipeline.worker import Worker
 from tests.faults.conftest import Figure
 from tests.faults.disks import Disk, small_disk
-from tests.serving import ROOT
+from tests.serving import ROOT, platform_environment
 from tests.test_handler import PICTURE
 
 HANG_S = 60
@@ -198,7 +198,6 @@ UNFIT_STUDIO = {
 
 def start(platform: Platform, *before: str, **environment: str) -> subprocess.Popen[str]:
     """A worker; `before` stands before its script, such as a program that starts it."""
-    address = f"http://127.0.0.1:{platform.server_port}"
     known = {name: value for name, value in os.environ.items() if not name.startswith(("LIVERY_", "RUNPOD_"))}
     return subprocess.Popen(
         [sys.executable, *before, str(ROOT / "handler.py")],
@@ -206,12 +205,7 @@ def start(platform: Platform, *before: str, **environment: str) -> subprocess.Po
             **known,
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "RUNPOD_WEBHOOK_GET_JOB": f"{address}/job-take/$ID?gpu=none",
-            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{address}/done/$ID?gpu=none",
-            "RUNPOD_WEBHOOK_PING": f"{address}/ping/$RUNPOD_POD_ID",
-            "RUNPOD_POD_ID": "worker",
-            "RUNPOD_AI_API_KEY": "key",
-            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+            **platform_environment(platform.server_port),
             "RUNPOD_SKIP_GPU_CHECK": "true",
             **environment,
         },
