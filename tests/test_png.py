@@ -164,7 +164,8 @@ def test_a_cancel_ends_the_drawing_and_the_encoding(drawing: Drawing) -> None:
     never = Late(1 << 30)
     whole = render_png(drawing, MAX_WIDTH_PX, check=never)
     assert never.calls > 20
-    for n in (1, never.calls // 2, never.calls - 5):
+    # libvips asks as time passes, so that two renderings differ by some calls.
+    for n in (1, never.calls // 2, never.calls * 3 // 4):
         late = Late(n)
         with pytest.raises(Cancelled):
             render_png(drawing, MAX_WIDTH_PX, check=late)

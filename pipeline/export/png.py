@@ -61,10 +61,12 @@ def render_png(
             bands = bands.copy(xres=width_px / width_mm, yres=width_px / width_mm)
         data: bytes = stop.hear(bands).pngsave_buffer(compression=COMPRESSION, filter="none", keep="none")
     except pyvips.Error as error:
-        if stop.fault is not None:
-            raise stop.fault from None
-        log.exception("the SVG can't be rendered")
-        raise InternalError from error
+        if stop.fault is None:
+            log.exception("the SVG can't be rendered")
+            raise InternalError from error
+    # libvips says nothing of a kill that comes with its last pixels.
+    if stop.fault is not None:
+        raise stop.fault
     return Png(data, width_px, height_px)
 
 
