@@ -7,10 +7,12 @@ A ControlNet whose guidance has ended is not computed; diffusers' own pipelines 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
+from models.graphs import Graphs
 from models.prompt import Words
 from models.requests import Check, Tell, untold
 from pipeline.errors import InternalError
@@ -21,23 +23,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One call of the networks: B is 2 with guidance (first unwanted, then wanted), else 1 (wanted).
+class Seen:
+    """What all networks of a step see: B is 2 with guidance (first unwanted, then wanted), else 1 (wanted).
 
     Attributes:
-        index, of: number of the step from 0, and how many there are.
         noisy: [B, 4, h, w], scaled for the timestep, in the networks' dtype.
         timestep: a scalar on the device.
         states: [B, 77, 2048] of the prompts.
-        added: `text_embeds` [B, 1280] and `time_ids` [B, 6].
+        pooled: [B, 1280] of the prompts.
+        sizes: [B, 6], which SDXL calls `time_ids`.
     """
 
-    index: int
-    of: int
     noisy: torch.Tensor
     timestep: torch.Tensor
     states: torch.Tensor
-    added: dict[str, torch.Tensor]
+    pooled: torch.Tensor
+    sizes: torch.Tensor
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All of them, in order."""
+        return self.noisy, self.timestep, self.states, self.pooled, self.sizes
+
+    def named(self) -> dict[str, Any]:
+        """What diffusers' networks call the prompts."""
+        return {
+            "encoder_hidden_states": self.states,
+            "added_cond_kwargs": {"text_embeds": self.pooled, "time_ids": self.sizes},
+            "return_dict": False,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +81,38 @@ class Residuals:
         return Residuals(down, self.middle + other.middle)
 
 
-Control = Callable[[Step], Residuals | None]
-"""A ControlNet with its picture and weight; None for a step in which it has no part."""
+class ControlNetwork(Protocol):
+    """A ControlNet of either kind. It lives as long as recordings of its steps do, which read its tensors."""
+
+    def __call__(self, seen: Seen, pictures: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> Residuals:
+        """What it adds, from pictures [B, 3, H, W] of its conditions and their weights, scalars on the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A picture that a ControlNet holds the painting to.
+
+    Attributes:
+        picture: [2, 3, H, W] in 0 to 1, from `condition`.
+        weight: of what it adds.
+        until: share of the steps after which it is let go.
+    """
+
+    picture: torch.Tensor
+    weight: float
+    until: float
+
+    def weights(self, steps: int) -> list[float]:
+        """At each step."""
+        return [self.weight if is_active(index, steps, self.until) else 0.0 for index in range(steps)]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A ControlNet and its conditions. It has no part in a step where all of them weigh nothing."""
+
+    network: ControlNetwork
+    conditions: tuple[Condition, ...]
 
 
 def first_noise(height_px: int, width_px: int, seed: int) -> torch.Tensor:
@@ -97,10 +140,11 @@ def condition(picture: U8, like: torch.nn.Module) -> torch.Tensor:
 def denoise(
     unet: Any,
     scheduler: Any,
-    controls: Sequence[Control],
+    controls: Sequence[Held],
     wanted: Words,
     guidance: Guidance | None,
     noise: torch.Tensor,
+    graphs: Graphs,
     check: Check,
     tell: Tell = untold,
 ) -> torch.Tensor:
@@ -113,7 +157,9 @@ def denoise(
         wanted: the prompt.
         guidance: away from another one; None: none.
         noise: from `first_noise`.
-        check: called before each network of each step; what it raises ends the work.
+        graphs: recordings of the steps of these networks.
+        check: called before each step, and between the networks of one that isn't replayed; what it raises ends the
+            work.
         tell: told of each step as it begins.
 
     Returns:
@@ -125,19 +171,19 @@ def denoise(
     weight = next(unet.parameters())
     latents: torch.Tensor = noise.to(weight.device) * scheduler.init_noise_sigma
     both = (wanted,) if guidance is None else (guidance.unwanted, wanted)
-    states, added = _prompts(both, noise)
+    prompts = _prompts(both, noise)
     scheduler.set_begin_index(0)  # or it looks the first timestep up, which waits for the device
     steps = scheduler.timesteps
+    bent = _bent(controls, len(steps), weight.device)
     for index, timestep in enumerate(steps):
         check()
         tell(f"step {index + 1} of {len(steps)}", index / len(steps))
         guided = guidance is not None and is_active(index, len(steps), guidance.until)
         if not guided:
-            states, added = states[-1:], {name: tensor[-1:] for name, tensor in added.items()}
-        noisy = scheduler.scale_model_input(latents, timestep).to(weight.dtype).expand(len(states), -1, -1, -1)
-        step = Step(index, len(steps), noisy.contiguous(), timestep, states, added)
-        residuals = _sum(controls, step, check)
-        predicted = _predict(unet, step, residuals).float()
+            prompts = [tensor[-1:] for tensor in prompts]
+        noisy = scheduler.scale_model_input(latents, timestep).to(weight.dtype).expand(len(prompts[0]), -1, -1, -1)
+        seen = Seen(noisy.contiguous(), timestep, *prompts)
+        predicted = _predict(unet, seen, bent[index], graphs, check).float()
         if guidance is not None and guided:
             away, towards = predicted.chunk(2)
             predicted = away + guidance.scale * (towards - away)
@@ -148,7 +194,8 @@ def denoise(
     return latents
 
 
-def _prompts(both: Sequence[Words], noise: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _prompts(both: Sequence[Words], noise: torch.Tensor) -> list[torch.Tensor]:
+    """States, pooled embeddings and sizes, as `Seen` has them."""
     import torch
 
     states = torch.cat([words.states for words in both])
@@ -156,28 +203,56 @@ def _prompts(both: Sequence[Words], noise: torch.Tensor) -> tuple[torch.Tensor, 
     height_px, width_px = 8 * noise.shape[2], 8 * noise.shape[3]
     # SDXL is told the size of the picture it was cut from, where the cut begins, and the size that is asked for.
     sizes = [height_px, width_px, 0, 0, height_px, width_px]
-    ids = torch.tensor([sizes] * len(both), dtype=torch.float32, device=states.device)
-    return states, {"text_embeds": pooled, "time_ids": ids}
+    return [states, pooled, torch.tensor([sizes] * len(both), dtype=torch.float32, device=states.device)]
 
 
-def _sum(controls: Sequence[Control], step: Step, check: Check) -> Residuals | None:
-    total = None
-    for control in controls:
-        found = control(step)
-        if found is not None:
-            total = found if total is None else total.plus(found)
-            check()
-    return total
+@dataclass(frozen=True, slots=True)
+class _Bend:
+    """One ControlNet's part in one step: `weights` [conditions], on the device."""
+
+    place: int
+    held: Held
+    weights: torch.Tensor
 
 
-def _predict(unet: Any, step: Step, residuals: Residuals | None) -> torch.Tensor:
-    found: torch.Tensor = unet(
-        step.noisy,
-        step.timestep,
-        encoder_hidden_states=step.states,
-        down_block_additional_residuals=None if residuals is None else residuals.down,
-        mid_block_additional_residual=None if residuals is None else residuals.middle,
-        added_cond_kwargs=step.added,
-        return_dict=False,
+def _bent(controls: Sequence[Held], steps: int, device: torch.device) -> list[list[_Bend]]:
+    """At each step, those that have a part in it."""
+    import torch
+
+    bent: list[list[_Bend]] = [[] for _ in range(steps)]
+    for place, held in enumerate(controls):
+        table = list(zip(*(one.weights(steps) for one in held.conditions), strict=True))
+        weights = torch.tensor(table, dtype=torch.float32, device=device)
+        for index in range(steps):
+            if any(table[index]):
+                bent[index].append(_Bend(place, held, weights[index]))
+    return bent
+
+
+def _predict(unet: Any, seen: Seen, bends: Sequence[_Bend], graphs: Graphs, check: Check) -> torch.Tensor:
+    """What the networks predict of the noise: all of a step as one function of tensors."""
+    batch = len(seen.noisy)
+    inputs = [*seen.tensors()]
+    for bend in bends:
+        inputs += [one.picture[:batch] for one in bend.held.conditions]
+        inputs.append(bend.weights)
+    name = tuple(bend.place for bend in bends)
+    return graphs.run(name, partial(_computed, unet, [bend.held for bend in bends], check), *inputs)
+
+
+def _computed(unet: Any, controls: Sequence[Held], check: Check, *inputs: torch.Tensor) -> torch.Tensor:
+    seen, rest = Seen(*inputs[:5]), list(inputs[5:])
+    total: Residuals | None = None
+    for held in controls:
+        pictures = [rest.pop(0) for _ in held.conditions]
+        found = held.network(seen, pictures, rest.pop(0).unbind())
+        total = found if total is None else total.plus(found)
+        check()
+    predicted: torch.Tensor = unet(
+        seen.noisy,
+        seen.timestep,
+        down_block_additional_residuals=None if total is None else total.down,
+        mid_block_additional_residual=None if total is None else total.middle,
+        **seen.named(),
     )[0]
-    return found
+    return predicted

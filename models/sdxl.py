@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from models.denoise import Control, Guidance, Residuals, Step, condition, denoise, first_noise, is_active
+from models.denoise import Condition, Guidance, Held, Residuals, Seen, condition, denoise, first_noise
 from models.device import Device
 from models.files import ModelFiles
+from models.graphs import Graphs, graphs_for
 from models.lora import Fusion, Lora, read_lora
 from models.networks import load_network
+from models.projections import fuse_projections
 from models.prompt import PROMPT_FILES, Words
 from models.requests import Check, PaintRequest, Tell, untold
 from pipeline.errors import ModelCorrupt, ModelMissing
@@ -49,10 +51,15 @@ class FaithfulPainter:
 
     Attributes:
         networks: the UNet and the two ControlNets.
+        graphs: recordings of its steps.
     """
 
-    def __init__(self, unet: Any, depth: Any, canny: Any, style: Fusion, scheduler: dict[str, Any]) -> None:
+    def __init__(
+        self, unet: Any, depth: Any, canny: Any, style: Fusion, scheduler: dict[str, Any], graphs: Graphs
+    ) -> None:
         self.networks: tuple[torch.nn.Module, ...] = (unet, depth, canny)
+        self.graphs = graphs
+        self._depth, self._canny = _ControlNet(depth), _ControlNet(canny)
         self._style = style
         self._scheduler = scheduler
 
@@ -65,7 +72,7 @@ class FaithfulPainter:
             request: its `mode` is not looked at.
             wanted: `request.prompt`, encoded.
             unwanted: `request.negative_prompt`, encoded; not used without guidance, and then may be None.
-            check: called before each network of each step; what it raises ends the work.
+            check: see `denoise`.
             tell: told of each step as it begins.
 
         Raises:
@@ -74,13 +81,11 @@ class FaithfulPainter:
         from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
         self._style.restyle(request.lora_scale)
-        unet, depth, canny = self.networks
-        controls = (
-            _controlnet(depth, condition(request.depth, depth), request.depth_weight, 1.0),
-            _controlnet(canny, condition(request.canny, canny), request.canny_weight, request.canny_until),
-        )
+        unet = self.networks[0]
+        shape, lines = _conditions(request, unet)
+        controls = Held(self._depth, (shape,)), Held(self._canny, (lines,))
         scheduler = UniPCMultistepScheduler.from_config(self._scheduler)
-        return _paint(unet, scheduler, controls, request, wanted, unwanted, check, tell)
+        return _paint(unet, scheduler, controls, request, wanted, unwanted, self.graphs, check, tell)
 
 
 class FastPainter:
@@ -88,10 +93,13 @@ class FastPainter:
 
     Attributes:
         networks: the UNet and the ControlNet-Union.
+        graphs: recordings of its steps.
     """
 
-    def __init__(self, unet: Any, union: Any, style: Fusion, scheduler: dict[str, Any]) -> None:
+    def __init__(self, unet: Any, union: Any, style: Fusion, scheduler: dict[str, Any], graphs: Graphs) -> None:
         self.networks: tuple[torch.nn.Module, ...] = (unet, union)
+        self.graphs = graphs
+        self._union = _Union(union)
         self._style = style
         self._scheduler = scheduler
 
@@ -102,10 +110,12 @@ class FastPainter:
         from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
         self._style.restyle(request.lora_scale)
-        unet, union = self.networks
+        unet = self.networks[0]
         # The distilled weights expect the last timestep to be the first (Lin, Wang and Yang 2024).
         scheduler = EulerDiscreteScheduler.from_config(self._scheduler, timestep_spacing="trailing")
-        return _paint(unet, scheduler, (_union(union, request),), request, wanted, unwanted, check, tell)
+        # One network takes both conditions: letting Canny go means that it enters with weight 0.
+        controls = (Held(self._union, _conditions(request, unet)),)
+        return _paint(unet, scheduler, controls, request, wanted, unwanted, self.graphs, check, tell)
 
 
 def is_guided(request: PaintRequest) -> bool:
@@ -116,10 +126,11 @@ def is_guided(request: PaintRequest) -> bool:
 def _paint(
     unet: Any,
     scheduler: Any,
-    controls: Sequence[Control],
+    controls: Sequence[Held],
     request: PaintRequest,
     wanted: Words,
     unwanted: Words | None,
+    graphs: Graphs,
     check: Check,
     tell: Tell,
 ) -> torch.Tensor:
@@ -129,7 +140,7 @@ def _paint(
     scheduler.set_timesteps(request.steps, device=next(unet.parameters()).device)
     noise = first_noise(height_px, width_px, request.seed)
     with torch.inference_mode():
-        return denoise(unet, scheduler, controls, wanted, _guidance(request, unwanted), noise, check, tell)
+        return denoise(unet, scheduler, controls, wanted, _guidance(request, unwanted), noise, graphs, check, tell)
 
 
 def _guidance(request: PaintRequest, unwanted: Words | None) -> Guidance | None:
@@ -140,50 +151,44 @@ def _guidance(request: PaintRequest, unwanted: Words | None) -> Guidance | None:
     return Guidance(unwanted, request.guidance_scale, request.guidance_until)
 
 
-def _controlnet(network: Any, picture: torch.Tensor, weight: float, until: float) -> Control:
-    def residuals(step: Step) -> Residuals | None:
-        if weight == 0.0 or not is_active(step.index, step.of, until):
-            return None
-        down, middle = network(
-            step.noisy,
-            step.timestep,
-            encoder_hidden_states=step.states,
-            controlnet_cond=picture[: len(step.states)],
-            conditioning_scale=weight,
-            added_cond_kwargs=step.added,
-            return_dict=False,
-        )
+def _conditions(request: PaintRequest, like: torch.nn.Module) -> tuple[Condition, Condition]:
+    return (
+        Condition(condition(request.depth, like), request.depth_weight, 1.0),
+        Condition(condition(request.canny, like), request.canny_weight, request.canny_until),
+    )
+
+
+class _ControlNet:
+    """A `ControlNetModel`, of one condition."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+
+    def __call__(self, seen: Seen, pictures: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> Residuals:
+        shaped: dict[str, Any] = {"controlnet_cond": pictures[0], "conditioning_scale": weights[0]}
+        down, middle = self._network(seen.noisy, seen.timestep, **shaped, **seen.named())
         return Residuals(down, middle)
 
-    return residuals
 
+class _Union:
+    """A `ControlNetUnionModel` for depth and Canny."""
 
-def _union(network: Any, request: PaintRequest) -> Control:
-    import torch
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        weight = next(network.parameters())
+        # One row for each of at most two prompts, made once: what comes from the host can't be part of a recording.
+        self._kinds = weight.new_zeros(2, network.config.num_control_type)
+        self._kinds[:, [UNION_DEPTH, UNION_CANNY]] = 1
 
-    pictures = [condition(request.depth, network), condition(request.canny, network)]
-    kinds = torch.zeros(2, network.config.num_control_type, dtype=pictures[0].dtype, device=pictures[0].device)
-    kinds[:, [UNION_DEPTH, UNION_CANNY]] = 1
-
-    def residuals(step: Step) -> Residuals | None:
-        # One network takes both conditions: letting Canny go means that it enters with weight 0.
-        canny_weight = request.canny_weight if is_active(step.index, step.of, request.canny_until) else 0.0
-        if request.depth_weight == 0.0 and canny_weight == 0.0:
-            return None
-        down, middle = network(
-            step.noisy,
-            step.timestep,
-            encoder_hidden_states=step.states,
-            controlnet_cond=[picture[: len(step.states)] for picture in pictures],
-            control_type=kinds[: len(step.states)],
-            control_type_idx=[UNION_DEPTH, UNION_CANNY],
-            conditioning_scale=[request.depth_weight, canny_weight],
-            added_cond_kwargs=step.added,
-            return_dict=False,
-        )
+    def __call__(self, seen: Seen, pictures: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> Residuals:
+        shaped: dict[str, Any] = {
+            "controlnet_cond": list(pictures),
+            "control_type": self._kinds[: len(seen.noisy)],
+            "control_type_idx": [UNION_DEPTH, UNION_CANNY],
+            "conditioning_scale": list(weights),
+        }
+        down, middle = self._network(seen.noisy, seen.timestep, **shaped, **seen.named())
         return Residuals(down, middle)
-
-    return residuals
 
 
 def load_faithful_painter(
@@ -202,8 +207,8 @@ def load_faithful_painter(
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     unet = _load_unet(base, device)
-    shape, lines = (load_network(ControlNetModel, files, *CONTROLNET_FILES, device) for files in (depth, canny))
-    return FaithfulPainter(unet, shape, lines, _fused(unet, (), style), base.json(_SCHEDULER))
+    shape, lines = (_load_fused(ControlNetModel, files, *CONTROLNET_FILES, device) for files in (depth, canny))
+    return FaithfulPainter(unet, shape, lines, _fused(unet, (), style), base.json(_SCHEDULER), graphs_for(device))
 
 
 def load_fast_painter(
@@ -222,8 +227,9 @@ def load_fast_painter(
     from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 
     unet = _load_unet(base, device)
-    net = load_network(ControlNetUnionModel, union, *UNION_FILES, device)
-    return FastPainter(unet, net, _fused(unet, (read_lora(lightning, _LIGHTNING),), style), base.json(_SCHEDULER))
+    net = _load_fused(ControlNetUnionModel, union, *UNION_FILES, device)
+    fusion = _fused(unet, (read_lora(lightning, _LIGHTNING),), style)
+    return FastPainter(unet, net, fusion, base.json(_SCHEDULER), graphs_for(device))
 
 
 def load_style(files: ModelFiles) -> Lora:
@@ -243,7 +249,13 @@ def load_style(files: ModelFiles) -> Lora:
 def _load_unet(base: ModelFiles, device: Device) -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return load_network(UNet2DConditionModel, base, "unet/config.json", _UNET, device)
+    return _load_fused(UNet2DConditionModel, base, "unet/config.json", _UNET, device)
+
+
+def _load_fused(kind: Any, files: ModelFiles, config_name: str, weights_name: str, device: Device) -> Any:
+    network = load_network(kind, files, config_name, weights_name, device)
+    fuse_projections(network)
+    return network
 
 
 def _fused(unet: Any, fixed: Sequence[Lora], style: Lora | None) -> Fusion:

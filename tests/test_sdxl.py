@@ -31,44 +31,34 @@ from models.prompt import PromptEncoder, load_prompt_encoder  # noqa: E402
 from models.sdxl import (  # noqa: E402
     FaithfulPainter,
     FastPainter,
-    load_faithful_painter,
     load_fast_painter,
     load_style,
 )
 from models.vae import Vae, load_vae  # noqa: E402
-
-ROWS = (
-    "sdxl-base",
-    "sdxl-vae-fp16-fix",
-    "controlnet-depth-sdxl",
-    "controlnet-canny-sdxl",
-    "controlnet-union-promax",
-    "sdxl-lightning-4step",
-    "style-lora",
+from tests.painters import (  # noqa: E402
+    NEGATIVE,
+    PROMPT,
+    REVISION,
+    ROWS,
+    Spy,
+    conditions,
+    files,
+    load_faithful,
+    load_fast,
+    paint,
+    request,
+    unchecked,
+    write_volume,
 )
+
 SIZES = [(128, 192), (192, 128), (128, 128)]
-PROMPT, NEGATIVE = "a flat drawing of a van", "photo, blurry"
 LATENT_TOLERANCE = 1e-4
 """float32 on a CPU; our prompts are encoded one by one and the latents scaled before they are doubled."""
-
-REVISION = "0" * 40
-
-
-def unchecked() -> None:
-    """Never cancels."""
 
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("volume")
-    for seed, row in enumerate(ROWS):
-        synthetic.write(row, folder / row, "tiny", seed)
-    return folder
-
-
-def files(volume: Path, row: str) -> ModelFiles:
-    return ModelFiles(row, REVISION, volume / row)
+    return write_volume(tmp_path_factory.mktemp("volume"))
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +69,6 @@ def encoder(volume: Path) -> PromptEncoder:
 @pytest.fixture(scope="module")
 def vae(volume: Path) -> Vae:
     return load_vae(files(volume, "sdxl-vae-fp16-fix"), files(volume, "sdxl-base"), CPU)
-
-
-def load_faithful(volume: Path, *, styled: bool = False) -> FaithfulPainter:
-    base, depth, canny = (files(volume, row) for row in ("sdxl-base", "controlnet-depth-sdxl", "controlnet-canny-sdxl"))
-    style = load_style(files(volume, "style-lora")) if styled else None
-    return load_faithful_painter(base, depth, canny, CPU, style)
-
-
-def load_fast(volume: Path, *, styled: bool = False) -> FastPainter:
-    base, union, lightning = (
-        files(volume, row) for row in ("sdxl-base", "controlnet-union-promax", "sdxl-lightning-4step")
-    )
-    style = load_style(files(volume, "style-lora")) if styled else None
-    return load_fast_painter(base, union, lightning, CPU, style)
 
 
 @pytest.fixture(scope="module")
@@ -108,45 +84,6 @@ def styled(volume: Path) -> FaithfulPainter:
 @pytest.fixture(scope="module")
 def fast(volume: Path) -> FastPainter:
     return load_fast(volume)
-
-
-def conditions(height_px: int, width_px: int) -> tuple[U8, U8]:
-    """A ramp with a near disc, and its outline."""
-    y, x = np.mgrid[:height_px, :width_px]
-    disc = np.hypot(y - height_px / 2, x - width_px / 2)
-    depth = np.where(disc < height_px / 4, 255, y * 180 // height_px).astype(np.uint8)
-    return depth, np.where(abs(disc - height_px / 4) < 1, 255, 0).astype(np.uint8)
-
-
-def request(mode: str, height_px: int = 128, width_px: int = 128, **changes: Any) -> PaintRequest:
-    depth, canny = conditions(height_px, width_px)
-    few = mode == "fast"
-    asked = PaintRequest(
-        depth=depth,
-        canny=canny,
-        mode="fast" if few else "faithful",
-        prompt=PROMPT,
-        negative_prompt=NEGATIVE,
-        steps=4 if few else 5,
-        guidance_scale=0.0 if few else 7.5,
-        guidance_until=1.0,
-        depth_weight=0.6,
-        canny_weight=0.4,
-        canny_until=1.0 if few else 0.75,
-        lora_scale=0.0,
-        seed=0,
-    )
-    return replace(asked, **changes)
-
-
-def paint(
-    painter: FaithfulPainter | FastPainter,
-    encoder: PromptEncoder,
-    asked: PaintRequest,
-    check: Callable[[], None] = unchecked,
-) -> Any:
-    wanted, unwanted = encoder.encode(asked.prompt), encoder.encode(asked.negative_prompt)
-    return painter.paint(asked, wanted, unwanted, check)
 
 
 def reference_parts(volume: Path) -> dict[str, Any]:
@@ -339,23 +276,6 @@ def test_a_style_joins_the_few_step_adapter(volume: Path, encoder: PromptEncoder
     plain = paint(fast, encoder, request("fast"))
     assert torch.equal(plain, paint(both, encoder, request("fast", lora_scale=0.0)))
     assert not torch.equal(plain, paint(both, encoder, request("fast", lora_scale=1.0)))
-
-
-class Spy:
-    """Counts a network's calls, and the pictures in each."""
-
-    def __init__(self, network: Any) -> None:
-        self.batches: list[int] = []
-        self._hook = network.register_forward_hook(self._see, with_kwargs=True)
-
-    def _see(self, _network: Any, args: Any, kwargs: Any, _out: Any) -> None:
-        self.batches.append(len(args[0] if args else kwargs["input_ids"]))
-
-    def __enter__(self) -> Spy:
-        return self
-
-    def __exit__(self, *_fault: object) -> None:
-        self._hook.remove()
 
 
 @pytest.mark.parametrize(("steps", "until", "computed"), [(8, 0.75, 6), (5, 0.75, 3), (4, 0.0, 0), (4, 1.0, 4)])
