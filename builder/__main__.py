@@ -5,6 +5,7 @@
     python -m builder warm     fetch what is missing (--pin: pin first what is not pinned)
     python -m builder verify   hash everything that is there
     python -m builder status   what is there
+    python -m builder compile  kernels of a mode's painter for this GPU, which workers on such a GPU then use
     python -m builder tiny     a volume of tiny random models, for tests
     python -m builder random   a volume of full-size random models, for timing
 
@@ -81,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--recheck", action="store_true", help="warm: hash what is there, and fetch again what is damaged")
     add("--jobs", type=_count, default=4, metavar="N", help="files at the same time (default 4)")
     add("--wait", type=float, default=3600.0, metavar="SECONDS", help="how long to wait for another builder")
+    add(
+        "--sizes",
+        type=_sizes,
+        metavar="WxH,...",
+        help="compile: of the pictures (default: what photos of 1:1, 4:3, 3:2 and 16:9 are painted at)",
+    )
     add("--seed", type=int, default=0, help="tiny, random: of the weights")
     return parser
 
@@ -90,6 +97,16 @@ def _count(text: str) -> int:
     if not 1 <= number <= 64:
         raise argparse.ArgumentTypeError("must be 1 to 64")
     return number
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    sizes = []
+    for size in text.split(","):
+        sides = [int(side) for side in size.split("x")]
+        if len(sides) != 2 or not all(64 <= side <= 4096 and side % 64 == 0 for side in sides):
+            raise argparse.ArgumentTypeError("must be like 1024x1024,1216x832, in multiples of 64")
+        sizes.append((sides[0], sides[1]))
+    return tuple(sizes)
 
 
 def _from_environment(name: str) -> str | None:
@@ -137,6 +154,16 @@ def _status(given: argparse.Namespace, volume: Path, report: Report) -> None:
     status(volume, _choice(given), report)
 
 
+def _compile(given: argparse.Namespace, volume: Path, report: Report) -> None:
+    from builder.kernels import SIZES, compile_painter  # noqa: PLC0415 - torch
+
+    if given.mode == "all":
+        report.faults.append("compile takes one mode in one run: --mode fast or --mode faithful")
+        return
+    with _lock(given, volume) as lock:
+        compile_painter(volume, lock, _choice(given), report, given.sizes or SIZES)
+
+
 def _synthetic(given: argparse.Namespace, volume: Path, report: Report) -> None:
     from builder.synthesise import synthesise  # noqa: PLC0415 - the writers bring every model's module along
 
@@ -150,6 +177,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Path, Report], None]] = {
     "warm": _warm,
     "verify": _verify,
     "status": _status,
+    "compile": _compile,
     "tiny": _synthetic,
     "random": _synthetic,
 }

@@ -47,7 +47,7 @@ def pin_volume(volume: Path, choice: Choice, report: Report, *, update: bool) ->
     packaged = read_lock(PACKAGE_LOCK)
     rows = [row for row in choice.rows(own) if row.name not in packaged and _is_due(row, own, choice, update=update)]
     if rows:
-        write_whole(volume, path, lock_text(own | pin_rows(rows, choice, report)))
+        write_whole(volume, path, lock_text(own | pin_rows(rows, choice, report)).encode())
 
 
 def pin_file(path: Path, choice: Choice, report: Report, *, update: bool) -> None:

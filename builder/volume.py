@@ -60,7 +60,7 @@ def require_space(volume: Path, needed_bytes: int) -> None:
         )
 
 
-def write_whole(volume: Path, path: Path, text: str) -> None:
+def write_whole(volume: Path, path: Path, content: bytes) -> None:
     """Write a small file so that readers see the old one or the new one, and a crash leaves one of them.
 
     Raises:
@@ -70,8 +70,8 @@ def write_whole(volume: Path, path: Path, text: str) -> None:
     with disk_faults():
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with partial.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             move_into_place(partial, path)
@@ -108,7 +108,7 @@ def write_manifest(volume: Path, manifest: Manifest) -> None:
     Raises:
         VolumeFull, ModelMissing: it can't be written.
     """
-    write_whole(volume, volume / MANIFEST_NAME, json.dumps(manifest.as_document(), indent=1) + "\n")
+    write_whole(volume, volume / MANIFEST_NAME, (json.dumps(manifest.as_document(), indent=1) + "\n").encode())
 
 
 def in_units(size_bytes: int) -> str:

@@ -7,12 +7,13 @@ A ControlNet whose guidance has ended is not computed; diffusers' own pipelines 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from models.graphs import Graphs
+from models.compiled import Regions
+from models.graphs import Function, Graphs
 from models.prompt import Words
 from models.requests import Check, Tell, untold
 from pipeline.errors import InternalError
@@ -115,6 +116,19 @@ class Held:
     conditions: tuple[Condition, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How the networks of a step are launched: recorded or not, compiled or not."""
+
+    graphs: Graphs
+    regions: Regions
+
+    def run(self, name: Hashable, function: Function, *inputs: torch.Tensor) -> torch.Tensor:
+        """As `Graphs.run`; the first input is what the network is asked to take noise from."""
+        with self.regions.at(tuple(inputs[0].shape)):
+            return self.graphs.run(name, function, *inputs)
+
+
 def first_noise(height_px: int, width_px: int, seed: int) -> torch.Tensor:
     """float32 [1, 4, H / 8, W / 8] of unit variance, drawn on the CPU: the same on every device."""
     import torch
@@ -144,7 +158,7 @@ def denoise(
     wanted: Words,
     guidance: Guidance | None,
     noise: torch.Tensor,
-    graphs: Graphs,
+    launch: Launch,
     check: Check,
     tell: Tell = untold,
 ) -> torch.Tensor:
@@ -157,7 +171,7 @@ def denoise(
         wanted: the prompt.
         guidance: away from another one; None: none.
         noise: from `first_noise`.
-        graphs: recordings of the steps of these networks.
+        launch: of the steps of these networks.
         check: called before each step, and between the networks of one that isn't replayed; what it raises ends the
             work.
         tell: told of each step as it begins.
@@ -183,7 +197,7 @@ def denoise(
             prompts = [tensor[-1:] for tensor in prompts]
         noisy = scheduler.scale_model_input(latents, timestep).to(weight.dtype).expand(len(prompts[0]), -1, -1, -1)
         seen = Seen(noisy.contiguous(), timestep, *prompts)
-        predicted = _predict(unet, seen, bent[index], graphs, check).float()
+        predicted = _predict(unet, seen, bent[index], launch, check).float()
         if guidance is not None and guided:
             away, towards = predicted.chunk(2)
             predicted = away + guidance.scale * (towards - away)
@@ -229,7 +243,7 @@ def _bent(controls: Sequence[Held], steps: int, device: torch.device) -> list[li
     return bent
 
 
-def _predict(unet: Any, seen: Seen, bends: Sequence[_Bend], graphs: Graphs, check: Check) -> torch.Tensor:
+def _predict(unet: Any, seen: Seen, bends: Sequence[_Bend], launch: Launch, check: Check) -> torch.Tensor:
     """What the networks predict of the noise: all of a step as one function of tensors."""
     batch = len(seen.noisy)
     inputs = [*seen.tensors()]
@@ -237,7 +251,7 @@ def _predict(unet: Any, seen: Seen, bends: Sequence[_Bend], graphs: Graphs, chec
         inputs += [one.picture[:batch] for one in bend.held.conditions]
         inputs.append(bend.weights)
     name = tuple(bend.place for bend in bends)
-    return graphs.run(name, partial(_computed, unet, [bend.held for bend in bends], check), *inputs)
+    return launch.run(name, partial(_computed, unet, [bend.held for bend in bends], check), *inputs)
 
 
 def _computed(unet: Any, controls: Sequence[Held], check: Check, *inputs: torch.Tensor) -> torch.Tensor:

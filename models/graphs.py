@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from models.device import Device
 from models.faults import fault_of
@@ -144,7 +144,7 @@ class CudaRecorder:
     def __init__(self) -> None:
         import torch
 
-        self._stream = torch.cuda.Stream()
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm(self, function: Function, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -24,27 +24,31 @@ def fuse_projections(network: torch.nn.Module) -> None:
         network: on its device; without biases in these projections, as SDXL's networks are.
     """
     import torch
-    from diffusers.models.attention_processor import FusedAttnProcessor2_0
+    from diffusers.models import attention_processor
     from torch.nn.functional import linear
+
+    processor: Any = attention_processor.FusedAttnProcessor2_0
 
     for attention in _attentions(network):
         names = _CROSS if attention.is_cross_attention else _SELF
         layers = [getattr(attention, name) for name in names]
         whole = torch.cat([layer.weight.data for layer in layers])
-        for layer, part in zip(layers, whole.split([len(layer.weight) for layer in layers]), strict=True):
+        parts = torch.split(whole, [len(layer.weight) for layer in layers])
+        for layer, part in zip(layers, parts, strict=True):
             layer.weight.data = part
         # Past the module's own bookkeeping, which would count these weights among its parameters a second time.
         attention.__dict__[_fused_name(attention)] = partial(linear, weight=whole)
-        attention.set_processor(FusedAttnProcessor2_0())
+        attention.set_processor(processor())
 
 
 def split_projections(network: torch.nn.Module) -> None:
     """Undo `fuse_projections`."""
-    from diffusers.models.attention_processor import AttnProcessor2_0
+    from diffusers.models import attention_processor
 
+    processor: Any = attention_processor.AttnProcessor2_0
     for attention in _attentions(network):
         attention.__dict__.pop(_fused_name(attention), None)
-        attention.set_processor(AttnProcessor2_0())
+        attention.set_processor(processor())
 
 
 def _attentions(network: torch.nn.Module) -> Iterator[Any]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from models.denoise import Condition, Guidance, Held, Residuals, Seen, condition, denoise, first_noise
+from models.compiled import Regions
+from models.denoise import Condition, Guidance, Held, Launch, Residuals, Seen, condition, denoise, first_noise
 from models.device import Device
 from models.files import ModelFiles
-from models.graphs import Graphs, graphs_for
+from models.graphs import graphs_for
 from models.lora import Fusion, Lora, read_lora
 from models.networks import load_network
 from models.projections import fuse_projections
@@ -51,14 +52,14 @@ class FaithfulPainter:
 
     Attributes:
         networks: the UNet and the two ControlNets.
-        graphs: recordings of its steps.
+        graphs, regions: how its steps are launched.
     """
 
     def __init__(
-        self, unet: Any, depth: Any, canny: Any, style: Fusion, scheduler: dict[str, Any], graphs: Graphs
+        self, unet: Any, depth: Any, canny: Any, style: Fusion, scheduler: dict[str, Any], device: Device
     ) -> None:
         self.networks: tuple[torch.nn.Module, ...] = (unet, depth, canny)
-        self.graphs = graphs
+        self.graphs, self.regions = graphs_for(device), Regions(self.networks)
         self._depth, self._canny = _ControlNet(depth), _ControlNet(canny)
         self._style = style
         self._scheduler = scheduler
@@ -85,7 +86,9 @@ class FaithfulPainter:
         shape, lines = _conditions(request, unet)
         controls = Held(self._depth, (shape,)), Held(self._canny, (lines,))
         scheduler = UniPCMultistepScheduler.from_config(self._scheduler)
-        return _paint(unet, scheduler, controls, request, wanted, unwanted, self.graphs, check, tell)
+        return _paint(
+            unet, scheduler, controls, request, wanted, unwanted, Launch(self.graphs, self.regions), check, tell
+        )
 
 
 class FastPainter:
@@ -93,12 +96,12 @@ class FastPainter:
 
     Attributes:
         networks: the UNet and the ControlNet-Union.
-        graphs: recordings of its steps.
+        graphs, regions: how its steps are launched.
     """
 
-    def __init__(self, unet: Any, union: Any, style: Fusion, scheduler: dict[str, Any], graphs: Graphs) -> None:
+    def __init__(self, unet: Any, union: Any, style: Fusion, scheduler: dict[str, Any], device: Device) -> None:
         self.networks: tuple[torch.nn.Module, ...] = (unet, union)
-        self.graphs = graphs
+        self.graphs, self.regions = graphs_for(device), Regions(self.networks)
         self._union = _Union(union)
         self._style = style
         self._scheduler = scheduler
@@ -115,7 +118,9 @@ class FastPainter:
         scheduler = EulerDiscreteScheduler.from_config(self._scheduler, timestep_spacing="trailing")
         # One network takes both conditions: letting Canny go means that it enters with weight 0.
         controls = (Held(self._union, _conditions(request, unet)),)
-        return _paint(unet, scheduler, controls, request, wanted, unwanted, self.graphs, check, tell)
+        return _paint(
+            unet, scheduler, controls, request, wanted, unwanted, Launch(self.graphs, self.regions), check, tell
+        )
 
 
 def is_guided(request: PaintRequest) -> bool:
@@ -130,7 +135,7 @@ def _paint(
     request: PaintRequest,
     wanted: Words,
     unwanted: Words | None,
-    graphs: Graphs,
+    launch: Launch,
     check: Check,
     tell: Tell,
 ) -> torch.Tensor:
@@ -140,7 +145,7 @@ def _paint(
     scheduler.set_timesteps(request.steps, device=next(unet.parameters()).device)
     noise = first_noise(height_px, width_px, request.seed)
     with torch.inference_mode():
-        return denoise(unet, scheduler, controls, wanted, _guidance(request, unwanted), noise, graphs, check, tell)
+        return denoise(unet, scheduler, controls, wanted, _guidance(request, unwanted), noise, launch, check, tell)
 
 
 def _guidance(request: PaintRequest, unwanted: Words | None) -> Guidance | None:
@@ -208,7 +213,7 @@ def load_faithful_painter(
 
     unet = _load_unet(base, device)
     shape, lines = (_load_fused(ControlNetModel, files, *CONTROLNET_FILES, device) for files in (depth, canny))
-    return FaithfulPainter(unet, shape, lines, _fused(unet, (), style), base.json(_SCHEDULER), graphs_for(device))
+    return FaithfulPainter(unet, shape, lines, _fused(unet, (), style), base.json(_SCHEDULER), device)
 
 
 def load_fast_painter(
@@ -229,7 +234,7 @@ def load_fast_painter(
     unet = _load_unet(base, device)
     net = _load_fused(ControlNetUnionModel, union, *UNION_FILES, device)
     fusion = _fused(unet, (read_lora(lightning, _LIGHTNING),), style)
-    return FastPainter(unet, net, fusion, base.json(_SCHEDULER), graphs_for(device))
+    return FastPainter(unet, net, fusion, base.json(_SCHEDULER), device)
 
 
 def load_style(files: ModelFiles) -> Lora:

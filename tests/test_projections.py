@@ -53,7 +53,8 @@ def test_the_parts_lie_in_the_whole(tmp_path: Path) -> None:
     painter = load_fast(write_volume(tmp_path))
     kinds = 0
     for network in painter.networks:
-        for module in network.modules():
+        modules: Any = network.modules()
+        for module in modules:
             whole = module.__dict__.get("to_qkv", module.__dict__.get("to_kv"))
             if whole is not None:
                 kinds += 1
