@@ -64,10 +64,11 @@ bench: $(DEV) kernels
 soak: kernels
 	$(BIN)/python -m benchmarks.soak
 
-# Full-size random models, about 17 GB, on a GPU; VOLUME=folder keeps them.
+# Full-size random models, about 17 GB, on a GPU, in ten minutes; VOLUME=folder keeps them, WITHIN=seconds takes longer.
+# No `kernels` first: the benchmark compiles them while it writes the models.
 .PHONY: studio-bench
-studio-bench: $(STUDIO) kernels
-	$(BIN)/python -m benchmarks.studio --full $(if $(VOLUME),--volume $(VOLUME))
+studio-bench: $(STUDIO)
+	$(BIN)/python -m benchmarks.studio --full $(if $(VOLUME),--volume $(VOLUME)) $(if $(WITHIN),--within $(WITHIN))
 
 lint: $(DEV)
 	$(BIN)/ruff check .

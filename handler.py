@@ -170,7 +170,7 @@ def main() -> int:
     import runpod
 
     runpod.serverless.register_fitness_check(check_host)
-    loop = WorkerLoop(handler)
+    loop = WorkerLoop(handler, settings.jobs_at_once)
     runpod.serverless.start({"handler": loop.serve, "concurrency_modifier": loop.concurrency})
     return 0
 

@@ -22,17 +22,18 @@ from benchmarks.goals import verdicts
 from benchmarks.maps import label_maps
 from benchmarks.pictures import pictures
 from benchmarks.startup import startup_row
+from benchmarks.throughput import throughput_rows
 from benchmarks.tracers import tracer_rows
 from pipeline.palette import DEFAULT_PALETTE, Extract, parse_palette
 from pipeline.types import Palette
 
-PARTS = ("draft", "startup", "tracer")
+PARTS = ("draft", "startup", "throughput", "tracer")
 
 COLUMNS = (
-    "p50_s", "p95_s", "regions", "undersized", "delta_e_ratio", "edge_f1", "outline_recall", "reach_px", "nodes",
-    "nodes_ratio", "svg_bytes", "svg_bytes_ratio", "off_palette", "agreement_pct", "seam_px_1x_resvg",
-    "seam_px_4x_resvg", "conf48", "error_mean_px", "error_p95_px", "error_max_px", "circles_found", "centre_max_px",
-    "radius_max_px", "circles_exact", "centre_free_px", "memory_mb",
+    "p50_s", "p95_s", "jobs_per_min", "busy_cores", "regions", "undersized", "delta_e_ratio", "edge_f1",
+    "outline_recall", "reach_px", "nodes", "nodes_ratio", "svg_bytes", "svg_bytes_ratio", "off_palette",
+    "agreement_pct", "seam_px_1x_resvg", "seam_px_4x_resvg", "conf48", "error_mean_px", "error_p95_px", "error_max_px",
+    "circles_found", "centre_max_px", "radius_max_px", "circles_exact", "centre_free_px", "memory_mb",
 )  # fmt: skip
 
 
@@ -74,6 +75,8 @@ def _rows(parts: tuple[str, ...], palette: Palette, options: argparse.Namespace)
             yield from draft_rows(picture, palette, options.runs)
     if "startup" in parts:
         yield startup_row(pictures()[0], options.runs)
+    if "throughput" in parts:
+        yield from throughput_rows(pictures()[0], options.runs)
     if "tracer" in parts:
         for label_map in label_maps(options.maps):
             yield from tracer_rows(label_map, options.runs)

@@ -140,16 +140,14 @@ class Regions:
     def take(self, kernels: Kernels) -> None:
         """From now on, run these at the shapes that they were made for.
 
-        What torch then can't use of them, on a host that lacks something, it says in the log and runs uncompiled.
-
-        Raises:
-            ModelCorrupt: torch can't read them.
+        What torch can't use of them, on a host that lacks something, it says in the log and runs uncompiled.
         """
         import torch
         import torch._dynamo
 
         if torch.compiler.load_cache_artifacts(kernels.archive) is None:
-            raise ModelCorrupt("the compiled kernels can't be read")
+            log.warning("compiled kernels are left alone: torch can't read them")
+            return
         torch._dynamo.config.suppress_errors = True
         self._mark()
         self.shapes = kernels.shapes

@@ -11,9 +11,11 @@ import numpy as np
 
 from models.device import Device
 from models.files import ModelFiles
+from models.graphs import Graphs, graphs_for
+from models.levels import Levels
 from models.pretrained import load_pretrained
 from pipeline.errors import InternalError, ModelCorrupt
-from pipeline.types import F32, U8
+from pipeline.types import U8
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +34,20 @@ class DepthEstimator:
 
     Attributes:
         networks: the one network.
+        graphs: recordings of it.
     """
 
     def __init__(
-        self, network: Any, processor: Any, nearness: Callable[[torch.Tensor, int, int], torch.Tensor]
+        self,
+        network: Any,
+        prepare: Callable[[U8], torch.Tensor],
+        nearness: Callable[[torch.Tensor, int, int], torch.Tensor],
+        graphs: Graphs,
     ) -> None:
         self.networks: tuple[torch.nn.Module, ...] = (network,)
+        self.graphs = graphs
         self._network = network
-        self._processor = processor
+        self._prepare = prepare
         self._nearness = nearness
 
     def depth(self, rgb: U8) -> U8:
@@ -56,27 +64,31 @@ class DepthEstimator:
         """
         import torch
 
-        weight = next(self._network.parameters())
-        ready = self._processor(images=[rgb], input_data_format="channels_last", return_tensors="pt").pixel_values
         with torch.inference_mode():
-            found = self._network(ready.to(weight.device, weight.dtype)).predicted_depth.float()
-            near = self._nearness(found, rgb.shape[0], rgb.shape[1]).cpu().numpy()
-        return full_range(near)
+            found = self.graphs.run("network", self._found, self._prepare(rgb))
+            return full_range(self._nearness(found, rgb.shape[0], rgb.shape[1]))
+
+    def _found(self, pixels: torch.Tensor) -> torch.Tensor:
+        """float32 [1, h, w]."""
+        found: torch.Tensor = self._network(pixels).predicted_depth.float()
+        return found
 
 
-def full_range(near: F32) -> U8:
+def full_range(near: torch.Tensor) -> U8:
     """float32 [H, W] stretched to 0 to 255, uint8 [H, W]; `FLAT` where it is constant.
 
     Raises:
         InternalError: a value is no number.
     """
-    low, high = float(near.min()), float(near.max())
+    import torch
+
+    low, high = torch.stack(near.aminmax()).tolist()
     if not np.isfinite(high - low):
         raise InternalError
     if high <= low:
         return np.full(near.shape, FLAT, np.uint8)
-    stretched: U8 = np.rint((near - low) * (255.0 / (high - low))).astype(np.uint8)
-    return stretched
+    levels: U8 = ((near - low) * (255.0 / (high - low))).round().to(torch.uint8).cpu().numpy()
+    return levels
 
 
 def load(files: ModelFiles, device: Device) -> DepthEstimator:
@@ -100,7 +112,8 @@ def _depth_anything(files: ModelFiles, device: Device) -> DepthEstimator:
     config = DepthAnythingConfig.from_dict(files.json("config.json"))
     network = load_pretrained(DepthAnythingForDepthEstimation, config, files, "model.safetensors")
     network.to(device.place(), device.dtype())
-    return DepthEstimator(network, DPTImageProcessorPil.from_dict(files.json("preprocessor_config.json")), _disparity)
+    processor = DPTImageProcessorPil.from_dict(files.json("preprocessor_config.json"))
+    return DepthEstimator(network, Levels(processor, device.place(), device.dtype()), _disparity, graphs_for(device))
 
 
 def _zoedepth(files: ModelFiles, device: Device) -> DepthEstimator:
@@ -113,7 +126,14 @@ def _zoedepth(files: ModelFiles, device: Device) -> DepthEstimator:
     # Its heads take logarithms and exponentials of a temperature of up to 50: float16 has no room for them.
     network.to(device.place(), torch.float32)
     processor = ZoeDepthImageProcessorPil.from_dict(files.json("preprocessor_config.json"))
-    return DepthEstimator(network, processor, _disparity_of_padded)
+
+    def prepare(rgb: U8) -> torch.Tensor:
+        ready = processor(images=[rgb], input_data_format="channels_last", return_tensors="pt")
+        pixels: torch.Tensor = ready["pixel_values"].to(device.place(), torch.float32)
+        return pixels
+
+    # Which of its heads goes on, indoors or outdoors, the host decides in the middle: no recording can hold that.
+    return DepthEstimator(network, prepare, _disparity_of_padded, Graphs(None))
 
 
 def _disparity(found: torch.Tensor, height_px: int, width_px: int) -> torch.Tensor:

@@ -46,6 +46,13 @@ _REFUSED = (  # a call that the driver did not take: the context lives on
     "operation not supported",
     "operation not permitted",
     "too many resources requested for launch",
+    # a recording that broke off, and with it what was recorded; nothing of it ran
+    "operation failed due to a previous error during capture",
+    "operation would result in a merge of separate capture sequences",
+    "operation would make the legacy stream depend on a capturing blocking stream",
+    "capture was not ended in the same stream as it began",
+    "capturing stream has unjoined work",
+    "dependency created on uncaptured work in another stream",
 )
 
 

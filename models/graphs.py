@@ -129,7 +129,7 @@ class Graphs:
 
 def graphs_for(device: Device) -> Graphs:
     """Recordings of a model on `device`: none on a CPU."""
-    return Graphs(_cuda_recorder() if device.kind == "cuda" else None)
+    return Graphs(_cuda_recorder() if device.place().type == "cuda" else None)
 
 
 @cache

@@ -9,7 +9,8 @@ counts in float32: in half precision Fourier transforms exist for powers of two 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -42,6 +43,7 @@ _TRAINING = ("discriminator.", "loss_", "val_evaluator.", "test_evaluator.", "ex
 
 _CONTEXT = 2.5  # sides of a crop to those of its hole
 _LEAST_PX, _MOST_PX = 256, 1024  # of a crop's sides, as the network sees it
+_AT_ONCE_PX = _MOST_PX**2  # of a batch: what the largest crop has
 _JOINED_PX = 16  # holes that are no further apart are filled together
 _MULTIPLE_PX, _SMALLEST_PX = 8, 16  # what halving three times and reflecting once takes
 _ORTHO = "ortho"
@@ -152,11 +154,11 @@ def generate(network: Any, seen: torch.Tensor) -> torch.Tensor:
 
     Args:
         network: as `build_generator` makes it.
-        seen: float32 [1, 4, H, W]: sRGB 0 to 1 with 0 in the holes, and 1 in the holes; H and W are multiples of 8,
+        seen: float32 [B, 4, H, W]: sRGB 0 to 1 with 0 in the holes, and 1 in the holes; H and W are multiples of 8,
             and at least 16.
 
     Returns:
-        float32 [1, 3, H, W], 0 to 1.
+        float32 [B, 3, H, W], 0 to 1.
     """
     import torch
     from torch.nn.functional import pad
@@ -210,7 +212,7 @@ class Lama:
     """The inpainter.
 
     Attributes:
-        networks: the one network.
+        networks: the one network. Its calls are not recorded as graphs: crops and batches are of too many sizes.
     """
 
     def __init__(self, name: str, device: Device, network: torch.nn.Module) -> None:
@@ -221,56 +223,120 @@ class Lama:
     def inpaint(self, rgb: U8, mask: Mask, check: Check) -> U8:
         """The picture with its holes filled; every other pixel keeps its bytes.
 
-        Each group of holes is filled from a crop around it, in which all that is still unknown counts as a hole.
+        Each group of holes is filled from a crop around it, in which all that is still unknown counts as a hole. Crops
+        that don't know of each other's holes are filled at once, as they would be one after another; on a GPU a batch
+        may be summed in another order, which can move a value by one level.
 
         Args:
             rgb: uint8 [H, W, 3], sRGB.
             mask: bool [H, W], the holes.
-            check: called before each crop; what it raises ends the work.
+            check: called before each batch; what it raises ends the work.
 
         Raises:
             ModelCorrupt: the network gives numbers that are none.
         """
         filled, unknown = rgb.copy(), mask.copy()
-        for crop, hole in _crops(mask):
+        for crops in _batches(list(_crops(mask))):
             check()
-            part = (slice(crop.y0, crop.y1), slice(crop.x0, crop.x1))
-            filled[part][hole] = self._fill(filled[part], unknown[part])[hole]
-            unknown[part][hole] = False
+            seen = [_seen(crop, filled, unknown) for crop in crops]
+            for crop, painted in zip(crops, self._paint(np.stack(seen)), strict=True):
+                filled[crop.part][crop.hole] = _restored(painted, crop)[crop.hole]
+                unknown[crop.part][crop.hole] = False
         return filled
 
-    def _fill(self, rgb: U8, unknown: Mask) -> U8:
-        """One crop as the network paints it, uint8 [H, W, 3], holes and all; reduced meanwhile where it is large."""
-        height, width = unknown.shape
-        share = _MOST_PX / max(height, width)
-        if share >= 1:
-            return self._paint(rgb, unknown)
-        size = max(1, round(width * share)), max(1, round(height * share))
-        known = np.asarray(cv2.resize((~unknown).astype(np.float32), size, interpolation=cv2.INTER_AREA))
-        smaller = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
-        painted = self._paint(smaller, known < 1.0)  # a pixel that a hole touches is no longer known
-        return np.asarray(cv2.resize(painted, (width, height), interpolation=cv2.INTER_CUBIC))
-
-    def _paint(self, rgb: U8, unknown: Mask) -> U8:
+    def _paint(self, seen: U8) -> U8:
+        """uint8 [B, H, W, 3], holes and all, of crops as `_seen` makes them."""
         import torch
 
-        height, width = unknown.shape
-        below, right = (max(side + -side % _MULTIPLE_PX, _SMALLEST_PX) - side for side in (height, width))
-        border = ((0, below), (0, right))
-        known = np.pad(~unknown, border, mode="symmetric")
-        masked = np.pad(rgb, (*border, (0, 0)), mode="symmetric") * known[..., None]
         with torch.inference_mode():
-            seen = torch.from_numpy(np.dstack([masked, ~known * np.uint8(255)]))
-            seen = seen.to(self._device.place()).permute(2, 0, 1)[None].float() / 255
-            painted = generate(self.networks[0], seen)[0, :, :height, :width]
+            # From an array that isn't pinned: the driver has read it by the time that the call returns.
+            given = torch.from_numpy(seen).to(self._device.place(), non_blocking=True)
+            painted = generate(self.networks[0], given.permute(0, 3, 1, 2).float() / 255)
             if not bool(painted.isfinite().all()):
                 raise ModelCorrupt(f"{self._name} gives numbers that are none: its weights are damaged")
             levels = (painted * 255).round().to(torch.uint8)
-        return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
+            return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def _crops(mask: Mask) -> Iterator[tuple[Box, Mask]]:
-    """Where to look, and which of the holes there, bool of the crop's size, to fill from it; together all, each once.
+@dataclass(frozen=True, slots=True)
+class _Crop:
+    """A part of a picture, and which of the holes there, bool of its size, to fill from it."""
+
+    box: Box
+    hole: Mask
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+        return slice(self.box.y0, self.box.y1), slice(self.box.x0, self.box.x1)
+
+    @property
+    def reduced_px(self) -> tuple[int, int]:
+        """Height and width at which the network sees it."""
+        height, width = self.hole.shape
+        share = min(1.0, _MOST_PX / max(height, width))
+        return max(1, round(height * share)), max(1, round(width * share))
+
+    @property
+    def seen_px(self) -> tuple[int, int]:
+        """The same with a border to the next size that the network takes."""
+        height, width = (max(side + -side % _MULTIPLE_PX, _SMALLEST_PX) for side in self.reduced_px)
+        return height, width
+
+    def sees(self, other: _Crop) -> bool:
+        """Whether a pixel that is filled from the other one lies in this one."""
+        x0, x1 = max(self.box.x0, other.box.x0), min(self.box.x1, other.box.x1)
+        y0, y1 = max(self.box.y0, other.box.y0), min(self.box.y1, other.box.y1)
+        if x0 >= x1 or y0 >= y1:
+            return False
+        left, top = other.box.x0, other.box.y0
+        return bool(other.hole[y0 - top : y1 - top, x0 - left : x1 - left].any())
+
+
+def _seen(crop: _Crop, rgb: U8, unknown: Mask) -> U8:
+    """What the network is given of a picture, uint8 [h, w, 4]: colours, 0 where they are unknown, and 255 there."""
+    (height, width), (whole_height, whole_width) = crop.reduced_px, crop.seen_px
+    picture, known = rgb[crop.part], ~unknown[crop.part]
+    if known.shape != (height, width):
+        share = np.asarray(cv2.resize(known.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA))
+        known = share >= 1.0  # a pixel that a hole touches is no longer known
+        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+    border = ((0, whole_height - height), (0, whole_width - width))
+    known = np.pad(known, border, mode="symmetric")
+    masked = np.pad(picture, (*border, (0, 0)), mode="symmetric") * known[..., None]
+    return np.dstack([masked, ~known * np.uint8(255)])
+
+
+def _restored(painted: U8, crop: _Crop) -> U8:
+    """What the network painted, uint8 [h, w, 3], at the crop's own size."""
+    height, width = crop.reduced_px
+    picture = painted[:height, :width]
+    if crop.hole.shape == (height, width):
+        return picture
+    size = crop.hole.shape[1], crop.hole.shape[0]
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC))
+
+
+def _batches(crops: Sequence[_Crop]) -> Iterator[list[_Crop]]:
+    """The same crops, to be filled several at once: of one size, and none of which sees another.
+
+    Of two of which one sees the other, the first stays the first; the order of all others makes no difference.
+    """
+    turns: list[int] = []
+    for crop in crops:
+        before = (turn for other, turn in zip(crops, turns, strict=False) if crop.sees(other) or other.sees(crop))
+        turns.append(max(before, default=-1) + 1)
+    alike: dict[tuple[int, tuple[int, int]], list[_Crop]] = {}
+    for turn, crop in sorted(zip(turns, crops, strict=True), key=lambda pair: pair[0]):
+        alike.setdefault((turn, crop.seen_px), []).append(crop)
+    for (_, (height, width)), group in alike.items():
+        most = max(1, _AT_ONCE_PX // (height * width))
+        for start in range(0, len(group), most):
+            yield group[start : start + most]
+
+
+def _crops(mask: Mask) -> Iterator[_Crop]:
+    """Where to look, and which of the holes there to fill from it; together all, each once.
 
     Holes near each other are one group. A crop lies around the first group that is left, and takes with it every other
     one that has enough of the crop around it.
@@ -283,7 +349,7 @@ def _crops(mask: Mask) -> Iterator[tuple[Box, Mask]]:
         crop, core = _crop_around(next(iter(left.values())), mask.shape)
         taken = [group for group, box in left.items() if _holds(core, box)]
         part = (slice(crop.y0, crop.y1), slice(crop.x0, crop.x1))
-        yield crop, mask[part] & np.isin(groups[part], taken)
+        yield _Crop(crop, mask[part] & np.isin(groups[part], taken))
         left = {group: box for group, box in left.items() if group not in taken}
 
 

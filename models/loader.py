@@ -13,8 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+from models.compiled import read_kernels
 from models.device import Device
 from models.files import ModelFiles
+from models.graphs import Graphs
+from models.imports import Imports
+from models.networks import timed_moves
 from models.requests import Check, unchecked
 from models.store import Store
 
@@ -55,6 +59,9 @@ class Unit(Generic[R_co]):
         load: from the files of each row that the volume holds.
         optional: further rows, used where the volume holds them.
         folders: of a row's files, those that this unit reads the weights of; all of a row that is not named.
+        merged: of the rows, those whose weights are added to another's, and take no memory of their own.
+        compiled: whether a builder may have compiled kernels for it; then its model has `regions`.
+        modules: of libraries, all that loading and running it imports and that takes long, by their full names.
     """
 
     name: str
@@ -62,6 +69,9 @@ class Unit(Generic[R_co]):
     load: Callable[[Mapping[str, ModelFiles], Device], R_co]
     optional: tuple[str, ...] = ()
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    merged: tuple[str, ...] = ()
+    compiled: bool = False
+    modules: tuple[str, ...] = ()
 
     def weights(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each row whose weights it reads for itself, and what their paths begin with."""
@@ -71,18 +81,48 @@ class Unit(Generic[R_co]):
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds that loads took, by what was waited for: one after another, on the torch thread.
+
+    Attributes:
+        import_s: libraries, and finding the device.
+        read_s: the volume.
+        build_s: making the networks, and fusing adapters.
+        device_s: moving weights to the device, in the numbers that it counts in.
+    """
+
+    import_s: float = 0.0
+    read_s: float = 0.0
+    build_s: float = 0.0
+    device_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.import_s + self.read_s + self.build_s + self.device_s
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.import_s + other.import_s,
+            self.read_s + other.read_s,
+            self.build_s + other.build_s,
+            self.device_s + other.device_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """What a job wants to know of loads, and how it ends one.
 
     Attributes:
         check: called while files are read; what it raises ends the load, and nothing of it stays.
         begun: told the name of a unit whose files are about to be read.
-        ended: told the name and the milliseconds that the load took.
+        ended: told the name and what the load took.
     """
 
     check: Check = unchecked
     begun: Callable[[str], None] = lambda _name: None
-    ended: Callable[[str, float], None] = lambda _name, _spent_ms: None
+    ended: Callable[[str, Spent], None] = lambda _name, _spent: None
 
 
 UNWATCHED = Watch()
@@ -105,11 +145,13 @@ class Residents:
         store: the volume.
         device: where the models go.
         budget_bytes: that the weights may take together; None where nothing bounds them.
+        imports: of the libraries that units need.
     """
 
     store: Store
     device: Device
     budget_bytes: int | None = None
+    imports: Imports = field(default_factory=Imports)
     _loaded: dict[str, _Entry] = field(default_factory=dict)
     _clock: int = 0
     _broke_off: bool = False  # the last load did, and left what it had in cycles that only a collection frees
@@ -138,16 +180,23 @@ class Residents:
         self._broke_off = True
         if unit.rows:
             watch.begun(unit.name)
+        began_s, waited_s = time.perf_counter(), self.store.reads.waited_s
+        self.imports.need(unit.modules, watch.check)
+        import_s = time.perf_counter() - began_s
         files = self._files(unit, watch.check)
         self._make_room(self._weight_bytes(unit, files))
-        began_s = time.perf_counter()
-        model = unit.load(files, self.device)
+        with timed_moves() as moves_s:
+            model = unit.load(files, self.device)
+        if unit.compiled and (kernels := read_kernels(self.store.volume, unit.name, self.device)) is not None:
+            model.regions.take(kernels)
         entry = _Entry(unit, model, _bytes_of(model), {name: row.revision for name, row in files.items()})
         self._broke_off = False
-        spent_ms = (time.perf_counter() - began_s) * 1000
-        log.info("loaded %s in %.0f ms, %.0f MiB", unit.name, spent_ms, entry.bytes / MIB)
+        read_s, device_s = self.store.reads.waited_s - waited_s, sum(moves_s)
+        build_s = time.perf_counter() - began_s - import_s - read_s - device_s
+        spent = Spent(import_s, read_s, build_s, device_s)
+        log.info("loaded %s in %.0f ms, %.0f MiB", unit.name, spent.total_s * 1000, entry.bytes / MIB)
         if unit.rows:
-            watch.ended(unit.name, spent_ms)
+            watch.ended(unit.name, spent)
         return entry
 
     def drop_outdated(self) -> None:
@@ -184,6 +233,13 @@ class Residents:
             self._evict(name)
         return gone
 
+    def drop_graphs(self) -> None:
+        """Let the recordings of every loaded model go: they share one pool, which is free with the last of them."""
+        for entry in self._loaded.values():
+            graphs: Graphs | None = getattr(entry.model, "graphs", None)
+            if graphs is not None:
+                graphs.drop()
+
     def _files(self, unit: Unit[Any], check: Check) -> dict[str, ModelFiles]:
         present = [row for row in unit.optional if self.store.holds(row)]
         return {row: self.store.files(row, check) for row in (*unit.rows, *present)}
@@ -193,6 +249,8 @@ class Residents:
         """About what a unit will take: the sizes of the files that it reads."""
         total = 0
         for row, found in files.items():
+            if row in unit.merged:
+                continue
             for folder in unit.folders.get(row, ("",)):
                 total += sum(path.stat().st_size for path in (found.folder / folder).rglob("*") if path.is_file())
         return total

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from models.device import Device
@@ -33,11 +36,35 @@ def load_network(kind: Any, files: ModelFiles, config_name: str, weights_name: s
 
 def fill_network(kind: Any, config: dict[str, Any], tensors: dict[str, torch.Tensor], row: str, device: Device) -> Any:
     """As `load_network`, from tensors by name; the mapping is emptied on the way, so that no second copy stays."""
-    from accelerate import init_empty_weights  # type: ignore[import-untyped]
+    import torch
 
-    with init_empty_weights(include_buffers=False):
+    with torch.device("meta"):
         network = kind.from_config(config)
     return place_weights(network, tensors, row, device, device.dtype())
+
+
+@contextmanager
+def timed_moves() -> Iterator[list[float]]:
+    """Gives a list that gets the seconds of each tensor's move to a device or into another dtype, whoever moves it.
+
+    A move from the host's ordinary memory has ended when torch returns, so the host's clock is right for a GPU as well.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    seconds: list[float] = []
+
+    class Moves(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            del types
+            began_s = time.perf_counter()
+            result = func(*args, **({} if kwargs is None else kwargs))
+            if func is torch.Tensor.to:
+                seconds.append(time.perf_counter() - began_s)
+            return result
+
+    with Moves():
+        yield seconds
 
 
 def place_weights(network: Any, tensors: dict[str, torch.Tensor], row: str, device: Device, dtype: torch.dtype) -> Any:

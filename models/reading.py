@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from models.requests import Check, unchecked
 from models.weights import BadWeights
 from pipeline.types import U8
+
+T = TypeVar("T")
 
 STREAMS = 8
 """Blocks of a file that are read at the same time."""
@@ -33,7 +37,7 @@ BLOCKS_AHEAD = 2 * STREAMS
 """Read, or about to be, before they are hashed."""
 
 ASKED_S = 0.1
-"""Longest time that a slow block keeps a load from asking whether it should go on, in seconds."""
+"""Longest time that a wait keeps a load from asking whether it should go on, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,14 @@ class Reads:
     Attributes:
         files, bytes: that were read.
         ahead: of those files, how many were read before they were asked for, and then used.
+        spent_s: what reading took, file by file, whether or not anybody waited for it.
         waited_s: how long whoever asked for a file waited for it.
     """
 
     files: int = 0
     bytes: int = 0
     ahead: int = 0
+    spent_s: float = 0.0
     waited_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -66,11 +72,18 @@ class Reads:
             self.files += 1
             self.bytes += size_bytes
 
+    def note_ahead(self, spent_s: float) -> None:
+        """Count what reading a file took that nobody has asked for yet."""
+        with self._lock:
+            self.spent_s += spent_s
+
     def note_asked(self, waited_s: float, *, ahead: bool) -> None:
-        """Count a wait for a file, and whether it was there when it was asked for, or on its way."""
+        """Count a wait for a file, and whether it was there when it was asked for, or on its way; else it was read."""
         with self._lock:
             self.ahead += ahead
             self.waited_s += waited_s
+            if not ahead:
+                self.spent_s += waited_s
 
     def since(self, before: Reads) -> Reads:
         """What was read after `before`."""
@@ -78,6 +91,7 @@ class Reads:
             self.files - before.files,
             self.bytes - before.bytes,
             self.ahead - before.ahead,
+            self.spent_s - before.spent_s,
             self.waited_s - before.waited_s,
         )
 
@@ -104,7 +118,7 @@ def read_whole(path: Path, *, hashing: bool, ask: Check = unchecked) -> Read:
 
     def take_first() -> None:
         read, block = ahead.popleft()
-        _await(read, ask)
+        result_of(read, ask)
         if hashing:
             digest.update(block)
 
@@ -130,11 +144,16 @@ def _fill(descriptor: int, block: memoryview, at: int) -> None:
         block, at = block[count:], at + count
 
 
-def _await(read: Future[None], ask: Check) -> None:
+def result_of(work: Future[T], ask: Check) -> T:
+    """What `work`, done on another thread, gives or raises.
+
+    Args:
+        ask: called while it is waited for, at least every `ASKED_S`; what it raises ends the wait.
+    """
     ask()
-    while wait([read], timeout=ASKED_S).not_done:
+    while wait([work], timeout=ASKED_S).not_done:
         ask()
-    read.result()
+    return work.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +251,13 @@ class ReadAhead:
         return None
 
     def _read(self, one: Wanted) -> Read | None:
+        began_s = time.perf_counter()
         try:
             read = read_whole(one.path, hashing=one.hashing, ask=self._go_on)
         except (OSError, MemoryError, BadWeights, _Ended):
             return None  # whoever needs it meets the same, and says so
         self._reads.note(len(read.data))
+        self._reads.note_ahead(time.perf_counter() - began_s)
         return read
 
     def _go_on(self) -> None:

@@ -9,6 +9,7 @@ doublings by nearest neighbour. The layers are named as in the published checkpo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from models.device import Device
 from models.files import ModelFiles
+from models.graphs import Graphs, graphs_for
 from models.networks import place_weights
 from models.requests import Check, Tell, untold
 from pipeline.errors import ModelCorrupt
@@ -103,19 +105,25 @@ def build_rrdbnet(features: int, growth: int, blocks: int) -> torch.nn.Module:
     )
 
 
-def upscale(network: Any, seen: torch.Tensor, check: Check) -> torch.Tensor:
+def upscale(network: Any, seen: torch.Tensor, check: Check, graphs: Graphs | None = None) -> torch.Tensor:
     """A picture four times as wide and high.
 
     Args:
         network: as `build_rrdbnet` makes it.
         seen: floating-point [1, 3, H, W], sRGB 0 to 1.
-        check: called before each block.
+        check: called before each block, and where many are replayed as one, after them.
+        graphs: recordings of this network; None: none are made.
 
     Returns:
         Of the same type, [1, 3, 4 H, 4 W], about 0 to 1.
     """
-    from torch.nn.functional import interpolate, leaky_relu
+    features_of = partial(_features, network, check)
+    features = features_of(seen) if graphs is None else graphs.run("features", features_of, seen)
+    return _doubled(network, features, check)
 
+
+def _features(network: Any, check: Check, seen: torch.Tensor) -> torch.Tensor:
+    """[1, C, H, W]: all that is computed at the size of the picture, many small steps."""
     first = network["conv_first"](seen)
     deep = first
     for block in network["body"]:
@@ -124,7 +132,14 @@ def upscale(network: Any, seen: torch.Tensor, check: Check) -> torch.Tensor:
         for dense in block.values():
             inner = _dense_forward(dense, inner)
         deep = inner * _RESIDUAL + deep
-    picture = first + network["conv_body"](deep)
+    features: torch.Tensor = first + network["conv_body"](deep)
+    return features
+
+
+def _doubled(network: Any, picture: torch.Tensor, check: Check) -> torch.Tensor:
+    """[1, 3, 4 H, 4 W], of features: few steps, each of which keeps a GPU busy and takes gigabytes."""
+    from torch.nn.functional import interpolate, leaky_relu
+
     for name in ("conv_up1", "conv_up2"):
         check()
         picture = interpolate(picture, scale_factor=2, mode="nearest")
@@ -152,11 +167,14 @@ class Upscaler:
 
     Attributes:
         networks: the one network.
+        graphs: recordings of what it does at the picture's own size, where the whole is worked on at once. The rest
+            would hold 4 GiB and more for 4096 px, and tiles are for where memory is short.
         reach_px: how far the input pixels lie, at most, that an output pixel depends on.
     """
 
     def __init__(self, name: str, device: Device, network: torch.nn.Module, blocks: int) -> None:
         self.networks = (network,)
+        self.graphs = graphs_for(device)
         # A pixel for each convolution before the doublings; those after them reach 1/2 + 3/4 of one, and a doubled
         # pixel belongs to the one that it lies in.
         self.reach_px = 2 + blocks * _DENSE_BLOCKS * _CONVOLUTIONS + 2
@@ -183,7 +201,7 @@ class Upscaler:
             ModelCorrupt: the network gives numbers that are none.
         """
         if tile_px is None:
-            return self._paint(rgb, check)
+            return self._paint(rgb, check, self.graphs)
         height, width = rgb.shape[:2]
         out = np.empty((SCALE * height, SCALE * width, 3), np.uint8)
         places = list(product(range(0, height, tile_px), range(0, width, tile_px)))
@@ -192,20 +210,21 @@ class Upscaler:
             top, left = max(0, y - self.reach_px), max(0, x - self.reach_px)
             bottom, right = min(height, y + tile_px), min(width, x + tile_px)
             seen = rgb[top : bottom + self.reach_px, left : right + self.reach_px]
-            tile = self._paint(seen, check)[SCALE * (y - top) :, SCALE * (x - left) :]
+            tile = self._paint(seen, check, None)[SCALE * (y - top) :, SCALE * (x - left) :]
             place = out[SCALE * y : SCALE * bottom, SCALE * x : SCALE * right]
             place[:] = tile[: place.shape[0], : place.shape[1]]
         return out
 
-    def _paint(self, rgb: U8, check: Check) -> U8:
+    def _paint(self, rgb: U8, check: Check, graphs: Graphs | None) -> U8:
         import torch
 
         with torch.inference_mode():
-            seen = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device.place()).permute(2, 0, 1)[None]
+            # From an array that isn't pinned: the driver has read it by the time that the call returns.
+            seen = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device.place(), non_blocking=True)
             layout = torch.channels_last if self._device.channels_last else torch.contiguous_format
-            seen = (seen.float() / 255).to(self._device.dtype(), memory_format=layout)
-            painted = upscale(self.networks[0], seen, check)[0]
+            seen = (seen.permute(2, 0, 1)[None].float() / 255).to(self._device.dtype(), memory_format=layout)
+            painted = upscale(self.networks[0], seen, check, graphs)[0]
             if not bool(painted.isfinite().all()):
                 raise ModelCorrupt(f"{self._name} gives numbers that are none: its weights are damaged")
             levels = (painted.float().clamp_(0, 1) * 255).round_().to(torch.uint8)
-        return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
+            return levels.permute(1, 2, 0).contiguous().cpu().numpy()

@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.device import Device
 from models.files import ModelFiles
+from models.graphs import graphs_for
+from models.levels import Levels
 from models.pretrained import load_pretrained
 from models.requests import BoxF
 from pipeline.errors import ModelCorrupt
@@ -51,7 +54,29 @@ def load(files: ModelFiles, device: Device) -> Sam:
     network.to(device.place())
     for part in (network.shared_image_embedding, network.prompt_encoder, network.mask_decoder):
         part.to(torch.float32)
+    _place_positions(network, device)
     return Sam(files.name, device, network, SamImageProcessorPil.from_dict(files.json("preprocessor_config.json")))
+
+
+def _place_positions(network: Any, device: Device) -> None:
+    """Have the encoder's attention look up relative positions by indices that lie on the device.
+
+    The library makes the same indices anew in each call of each layer, on the host. Beside a GPU each is a copy, before
+    which all that was asked for is waited for, and which can't be part of a recording.
+    """
+    import torch
+
+    for layer in network.vision_encoder.layers:
+        attention = layer.attn
+        if attention.use_rel_pos:
+            side = (len(attention.rel_pos_h) + 1) // 2
+            places = torch.arange(side, device=device.place())
+            attention.get_rel_pos = partial(_relative, places[:, None] - places[None, :] + side - 1)
+
+
+def _relative(apart: torch.Tensor, _queries: int, _keys: int, table: torch.Tensor) -> torch.Tensor:
+    """[Q, K, C], one row of `table` for each query and key; the picture that is encoded has one size, and so has it."""
+    return table[apart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +101,16 @@ class Sam:
 
     Attributes:
         networks: the one network.
+        graphs: recordings of its encoder.
     """
 
     def __init__(self, name: str, device: Device, network: torch.nn.Module, processor: Any) -> None:
         self.networks = (network,)
+        self.graphs = graphs_for(device)
         self._name = name
         self._device = device
         self._processor = processor
+        self._levels = Levels(processor, device.place(), device.dtype())
         self._last: _Encoded | None = None
 
     def segment(self, rgb: U8, boxes: Sequence[BoxF]) -> tuple[Mask, ...]:
@@ -135,14 +163,20 @@ class Sam:
 
         digest = hashlib.sha256(rgb.tobytes()).digest() + repr(rgb.shape).encode()
         if self._last is None or self._last.digest != digest:
-            seen = self._processor(images=[rgb], input_data_format="channels_last", return_tensors="pt")
-            network: Any = self.networks[0]
+            whole = self._processor.pad_size
             with torch.inference_mode():
-                pixels = seen["pixel_values"].to(self._device.place(), self._device.dtype())
-                features = network.get_image_embeddings(pixels).float()
-            reduced_px = tuple(seen["reshaped_input_sizes"][0].tolist())
-            self._last = _Encoded(digest, features, (rgb.shape[0], rgb.shape[1]), reduced_px)
+                seen = self._levels(rgb)
+                height, width = seen.shape[-2:]
+                pixels = torch.nn.functional.pad(seen, (0, whole.width - width, 0, whole.height - height))
+                features = self.graphs.run("encoder", self._features, pixels)
+            self._last = _Encoded(digest, features, (rgb.shape[0], rgb.shape[1]), (height, width))
         return self._last
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """float32 [1, C, h, w] of a picture as large as the encoder takes it."""
+        network: Any = self.networks[0]
+        features: torch.Tensor = network.vision_encoder(pixels).last_hidden_state.float()
+        return features
 
     @staticmethod
     def _to_reduced(picture: _Encoded, places: Any) -> torch.Tensor:

@@ -9,7 +9,7 @@ is a warning.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ import numpy as np
 from models import units
 from models.device import Device, find_device
 from models.faults import fault_of, typed_faults
-from models.loader import MIB, R, Residents, Unit, Watch, release_memory
+from models.imports import Imports
+from models.loader import MIB, R, Residents, Spent, Unit, Watch, release_memory
 from models.registry import STYLE_LORA, Mode
 from models.requests import BoxF, Check, Detection, PaintRequest, Tell, unchecked, untold
 from models.store import Store
@@ -83,6 +84,7 @@ class StudioWorker:
         weights_mb: that the weights may take together, in MiB; None: what the GPU has, less the room to work in.
         prefetch_mb: that weights may take which are read before they are asked for, in MiB; 0: none are.
         threads: that torch uses on a CPU; None: its own choice.
+        find: finds the device that it runs on, once torch is there.
     """
 
     def __init__(
@@ -93,14 +95,17 @@ class StudioWorker:
         weights_mb: int | None = None,
         prefetch_mb: int = 0,
         threads: int | None = None,
+        find: Callable[[], Device] = find_device,
     ) -> None:
         self.store = Store(volume, allow_noncommercial)
         self.thread = TorchThread()
+        self.imports = Imports()
         self._weights_mb = weights_mb
         self._prefetch_bytes = prefetch_mb * MIB
         self._threads = threads
+        self._find = find
         self._residents: Residents | None = None
-        self._import_ms = 0.0  # for the job that comes next
+        self._waited_s = self._told_s = 0.0  # for libraries, for the job that comes next; and what earlier ones told
 
     def why_unusable(self, mode: Mode, *, allow_synthetic: bool) -> str | None:
         """Why the volume can't serve a mode; None where it can. Reads the manifest and sizes, loads nothing."""
@@ -123,7 +128,8 @@ class StudioWorker:
         Raises:
             ModelMissing: there is a GPU that can't be used.
         """
-        return self.do(lambda: self.residents().device)
+        residents = self._residents  # known from then on without a wait for what the thread is doing
+        return self.do(lambda: self.residents().device) if residents is None else residents.device
 
     def do(self, work: Callable[[], T]) -> T:
         """Do `work` on the torch thread.
@@ -145,9 +151,9 @@ class StudioWorker:
 
     @contextmanager
     def reading_ahead(self, needed: Sequence[Unit[Any]]) -> Iterator[None]:
-        """While this lasts, the weights of what isn't loaded are read, before they are asked for.
+        """While this lasts, what isn't loaded is made ready: its libraries are imported and its weights are read.
 
-        It begins before torch is imported, which takes seconds, and goes on while networks compute.
+        Both go on side by side, and while networks compute.
 
         Args:
             needed: in the order that they will be asked for.
@@ -155,29 +161,43 @@ class StudioWorker:
         Raises:
             ModelCorrupt: the volume's manifest is damaged.
         """
-        if self._prefetch_bytes == 0:
-            yield
-            return
         residents = self._residents
         loaded = () if residents is None else self.do(residents.loaded)
-        weights = (row for unit in needed if unit.name not in loaded for row in unit.weights())
-        self.store.ahead.begin(self.store.weights(weights), self._prefetch_bytes)
+        missing = [unit for unit in needed if unit.name not in loaded]
         try:
+            self.import_ahead(missing)
+            if self._prefetch_bytes > 0:
+                weights = (row for unit in missing for row in unit.weights())
+                self.store.ahead.begin(self.store.weights(weights), self._prefetch_bytes)
             yield
         finally:
             self.store.ahead.end()
+            self.imports.end()
 
-    def residents(self) -> Residents:
-        """What is loaded. For the torch thread only."""
+    def import_ahead(self, needed: Iterable[Unit[Any]]) -> None:
+        """Import what units need from now on, on a thread of its own.
+
+        Args:
+            needed: in the order that they will be asked for.
+        """
+        self.imports.begin(name for unit in needed for name in unit.modules)
+
+    def residents(self, ask: Check = unchecked) -> Residents:
+        """What is loaded. For the torch thread only.
+
+        Args:
+            ask: called while PyTorch is imported; what it raises ends the wait.
+        """
         if self._residents is None:
             began_s = time.perf_counter()
+            self.imports.need(("torch",), ask)
             import torch  # noqa: PLC0415
 
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
-            device = find_device()
-            self._import_ms = (time.perf_counter() - began_s) * 1000
-            self._residents = Residents(self.store, device, _budget_bytes(device, self._weights_mb))
+            device = self._find()
+            self._waited_s = time.perf_counter() - began_s
+            self._residents = Residents(self.store, device, _budget_bytes(device, self._weights_mb), self.imports)
         return self._residents
 
     def job(self, check: Check, tell: Tell = untold) -> Studio:
@@ -190,12 +210,18 @@ class StudioWorker:
         Raises:
             ModelCorrupt: the volume's manifest is damaged.
         """
-        self.do(self._begin)
-        import_ms, self._import_ms = self._import_ms, 0.0
-        return Studio(self, check, tell, import_ms)
+        began_s = time.perf_counter()
+        self.do(lambda: self._begin(check))
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return Studio(self, check, tell, began_s, Spent(import_s=waited_s))
 
-    def _begin(self) -> None:
-        residents = self.residents()
+    def take_imported_s(self) -> float:
+        """What importing libraries took since this was last asked, in seconds."""
+        told_s, self._told_s = self._told_s, self.imports.spent_s
+        return self._told_s - told_s
+
+    def _begin(self, check: Check) -> None:
+        residents = self.residents(check)
         if residents.device.kind == "cuda":
             import torch  # noqa: PLC0415
 
@@ -237,12 +263,31 @@ def _budget_bytes(device: Device, asked_mb: int | None) -> int | None:
     return None if device.memory_mb is None else max(device.memory_mb - WORKING_MB, device.memory_mb // 2) * MIB
 
 
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """How a job's models came to be there.
+
+    Attributes:
+        spent: what the job waited for.
+        imported_s: seconds that importing libraries took since the job before, most of them while something else was
+            done.
+        first_s: seconds from the job's asking for its models to the first thing that one of them gave; None where none
+            gave anything.
+    """
+
+    spent: Spent
+    imported_s: float
+    first_s: float | None
+
+
 @dataclass(slots=True)
 class Studio:
     """One job's view of the resident set.
 
     Attributes:
-        import_ms: what importing torch and finding the device took, in the worker's first job.
+        began_s: when the job asked for the models, by `time.perf_counter`.
+        spent: what this job waited for until its models were there.
+        first_s: as in `Timeline`.
         loads: unit → milliseconds that loading it took in this job.
         models: row of the registry → revision, of every model that this job used.
         warnings: what memory made it give up.
@@ -251,7 +296,9 @@ class Studio:
     worker: StudioWorker
     outer_check: Check
     outer_tell: Tell
-    import_ms: float = 0.0
+    began_s: float
+    spent: Spent = field(default_factory=Spent)
+    first_s: float | None = None
     loads: dict[str, float] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     warnings: list[Warning] = field(default_factory=list)
@@ -345,8 +392,20 @@ class Studio:
         """Drop what a model keeps of a picture for the next question about it."""
         self.worker.forget()
 
+    @property
+    def import_ms(self) -> float:
+        """What this job waited for libraries, in milliseconds."""
+        return self.spent.import_s * 1000
+
+    def timeline(self) -> Timeline:
+        """What this job waited for until its models were there. To be asked once, at its end."""
+        return Timeline(self.spent, self.worker.take_imported_s(), self.first_s)
+
     def vram_peak_mb(self) -> float | None:
-        """The most GPU memory that this job held at one moment, weights included, in MiB; None on a CPU."""
+        """The most GPU memory that the worker had taken at one moment of this job, in MiB; None on a CPU.
+
+        Weights, recordings and what torch keeps for the next tensor are part of it.
+        """
         return self.worker.do(self._peak_mb)
 
     def _peak_mb(self) -> float | None:
@@ -354,7 +413,7 @@ class Studio:
             return None
         import torch  # noqa: PLC0415
 
-        return float(torch.cuda.max_memory_allocated()) / MIB
+        return float(torch.cuda.max_memory_reserved()) / MIB
 
     def _both(self, check: Check) -> Check:
         def ask() -> None:
@@ -377,6 +436,7 @@ class Studio:
         gone: tuple[str, ...] = ()
         for rung in (first, freed, alone, *lesser):
             if rung is not first:
+                residents.drop_graphs()
                 release_memory(residents.device)
             if rung is alone:
                 gone = residents.evict_others(unit)
@@ -409,11 +469,14 @@ class Studio:
             with torch.inference_mode():
                 value = rung.work(residents.get(unit, watch))
             self.models |= residents.revisions(unit)
+            if self.first_s is None:
+                self.first_s = time.perf_counter() - self.began_s
             return _Done(value)
         except (RuntimeError, MemoryError, cv2.error) as error:
             if fault_of(error) != "memory":
                 raise
         return None
 
-    def _loaded(self, name: str, spent_ms: float) -> None:
-        self.loads[name] = round(self.loads.get(name, 0.0) + spent_ms, 1)
+    def _loaded(self, name: str, spent: Spent) -> None:
+        self.spent += spent
+        self.loads[name] = round(self.loads.get(name, 0.0) + spent.total_s * 1000, 1)

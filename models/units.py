@@ -66,7 +66,7 @@ def _vae(rows: Rows, device: Device) -> Vae:
 def _fast(rows: Rows, device: Device) -> FastPainter:
     from models.sdxl import load_fast_painter
 
-    base, union, lightning = (rows[name] for name in FAST.rows)
+    base, lightning, union = (rows[name] for name in FAST.rows)
     return load_fast_painter(base, union, lightning, device, _style(rows))
 
 
@@ -97,24 +97,75 @@ def _quantiser(_: Rows, device: Device) -> Quantiser:
 
 _STYLED = (STYLE_LORA,)
 
-DETECTOR = Unit("detector", ("grounding-dino-base",), _detector)
-SEGMENTER = Unit("segmenter", ("sam-vit-huge",), _segmenter)
-INPAINTER = Unit("inpainter", ("big-lama",), _inpainter)
-DEPTH = Unit("depth estimator", ("depth-anything-v2-small",), _depth)
+_TORCH = ("torch",)
+_TRANSFORMERS = "transformers.models"
+_PROMPTS = (
+    *_TORCH,
+    f"{_TRANSFORMERS}.clip.modeling_clip",
+    f"{_TRANSFORMERS}.clip.tokenization_clip",
+)
+_DIFFUSERS = (
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.models.controlnets.controlnet",
+    "diffusers.schedulers.scheduling_euler_discrete",
+    "diffusers.schedulers.scheduling_unipc_multistep",
+)
+
+DETECTOR = Unit(
+    "detector",
+    ("grounding-dino-base",),
+    _detector,
+    modules=(
+        *_TORCH,
+        f"{_TRANSFORMERS}.swin.modeling_swin",
+        f"{_TRANSFORMERS}.bert.modeling_bert",
+        f"{_TRANSFORMERS}.bert.tokenization_bert",
+        f"{_TRANSFORMERS}.grounding_dino.modeling_grounding_dino",
+        f"{_TRANSFORMERS}.grounding_dino.image_processing_pil_grounding_dino",
+    ),
+)
+SEGMENTER = Unit(
+    "segmenter",
+    ("sam-vit-huge",),
+    _segmenter,
+    modules=(*_TORCH, f"{_TRANSFORMERS}.sam.modeling_sam", f"{_TRANSFORMERS}.sam.image_processing_pil_sam"),
+)
+INPAINTER = Unit("inpainter", ("big-lama",), _inpainter, modules=_TORCH)
+DEPTH = Unit(
+    "depth estimator",
+    ("depth-anything-v2-small",),
+    _depth,
+    modules=(
+        *_TORCH,
+        f"{_TRANSFORMERS}.dinov2.modeling_dinov2",
+        f"{_TRANSFORMERS}.depth_anything.modeling_depth_anything",
+        f"{_TRANSFORMERS}.dpt.image_processing_pil_dpt",
+    ),
+)
 PROMPT = Unit(
     "prompt encoder",
     ("sdxl-base",),
     _prompt,
     optional=_STYLED,
     folders={"sdxl-base": ("text_encoder", "text_encoder_2"), STYLE_LORA: ()},
+    modules=_PROMPTS,
 )
-VAE = Unit("decoder", ("sdxl-vae-fp16-fix", "sdxl-base"), _vae, folders={"sdxl-base": ()})
+VAE = Unit(
+    "decoder",
+    ("sdxl-vae-fp16-fix", "sdxl-base"),
+    _vae,
+    folders={"sdxl-base": ()},
+    modules=(*_TORCH, "diffusers.models.autoencoders.autoencoder_kl"),
+)
 FAST = Unit(
     "fast painter",
-    ("sdxl-base", "controlnet-union-promax", "sdxl-lightning-4step"),
+    ("sdxl-base", "sdxl-lightning-4step", "controlnet-union-promax"),
     _fast,
     optional=_STYLED,
-    folders={"sdxl-base": ("unet",), "sdxl-lightning-4step": (), STYLE_LORA: ()},
+    folders={"sdxl-base": ("unet",), STYLE_LORA: ()},
+    merged=("sdxl-lightning-4step",),
+    compiled=True,
+    modules=(*_PROMPTS, *_DIFFUSERS, "diffusers.models.controlnets.controlnet_union"),
 )
 FAITHFUL = Unit(
     "faithful painter",
@@ -122,6 +173,8 @@ FAITHFUL = Unit(
     _faithful,
     optional=_STYLED,
     folders={"sdxl-base": ("unet",), STYLE_LORA: ()},
+    compiled=True,
+    modules=(*_PROMPTS, *_DIFFUSERS),
 )
-QUANTISER = Unit("quantiser", (), _quantiser)
-UPSCALER = Unit("upscaler", ("realesrgan-x4plus-anime",), _upscaler)
+QUANTISER = Unit("quantiser", (), _quantiser, modules=_TORCH)
+UPSCALER = Unit("upscaler", ("realesrgan-x4plus-anime",), _upscaler, modules=_TORCH)

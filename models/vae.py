@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from models.device import Device
 from models.files import ModelFiles
+from models.graphs import Graphs, graphs_for
 from models.networks import fill_network
 from pipeline.errors import InternalError
 from pipeline.types import U8
@@ -29,11 +28,13 @@ class Vae:
 
     Attributes:
         networks: the one network, without its encoder.
+        graphs: recordings of it.
         native_px: side of the square that the diffusion model was trained on, in pixels.
     """
 
-    def __init__(self, network: Any, native_px: int) -> None:
+    def __init__(self, network: Any, native_px: int, graphs: Graphs) -> None:
         self.networks: tuple[torch.nn.Module, ...] = (network,)
+        self.graphs = graphs
         self.native_px = native_px
         self._network = network
 
@@ -42,7 +43,8 @@ class Vae:
 
         Args:
             latents: [1, 4, H / 8, W / 8], as a painter gives them.
-            tiled: in overlapping tiles that are blended, for where memory is short; not the same pixels.
+            tiled: in overlapping tiles that are blended, for where memory is short; not the same pixels, and not
+                recorded: a recording holds memory.
 
         Returns:
             uint8 [H, W, 3], sRGB.
@@ -55,13 +57,17 @@ class Vae:
         network = self._network
         network.use_tiling = tiled
         with torch.inference_mode():
-            scaled = latents / network.config.scaling_factor
-            found = network.decode(scaled.to(next(network.parameters()).dtype), return_dict=False)[0][0].float()
+            scaled = (latents / network.config.scaling_factor).to(next(network.parameters()).dtype)
+            found = (self._found(scaled) if tiled else self.graphs.run("decoder", self._found, scaled))[0].float()
             if not bool(torch.isfinite(found).all()):
                 raise InternalError
-            unit = (found / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-        picture: U8 = np.ascontiguousarray((unit * 255).round().astype(np.uint8))
-        return picture
+            levels = ((found / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+            return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _found(self, scaled: torch.Tensor) -> torch.Tensor:
+        """[1, 3, H, W], about −1 to 1."""
+        found: torch.Tensor = self._network.decode(scaled, return_dict=False)[0]
+        return found
 
 
 def load_vae(vae: ModelFiles, base: ModelFiles, device: Device) -> Vae:
@@ -77,7 +83,7 @@ def load_vae(vae: ModelFiles, base: ModelFiles, device: Device) -> Vae:
     network = fill_network(AutoencoderKL, vae.json(config_name), tensors, vae.name, device)
     network.encoder = network.quant_conv = None
     latent_px = 1 << (len(network.config.block_out_channels) - 1)
-    return Vae(network, base.json("unet/config.json")["sample_size"] * latent_px)
+    return Vae(network, base.json("unet/config.json")["sample_size"] * latent_px, graphs_for(device))
 
 
 def _renamed(name: str) -> str:

@@ -61,7 +61,8 @@ def purge(job: JobInput, worker: Worker, *, cancelled: Callable[[], bool] | None
     dropped = Dropped() if worker.cache is None else worker.cache.purge(photo)
     pictures = worker.gallery.purge(photo)
     if worker.studio is not None:
-        worker.studio.forget()
+        with worker.turn(steps.check, lambda: None):  # so that a cancel is heard while another job is at the models
+            worker.studio.forget()
     return PurgeOutput(
         input_sha256=photo, results=dropped.results, pictures=dropped.art + pictures, bytes=dropped.bytes
     )

@@ -1,10 +1,11 @@
-"""A worker process among RunPod's: one job at a time on one thread, and an end to it when the platform asks for one.
+"""A worker process among RunPod's: each job on a thread of its own, and an end to it when the platform asks for one.
 
 The SDK awaits `WorkerLoop.serve` for each job. It stops a job by cancelling that await, which ends no thread: here the
-job is told, and the await lasts until the job has really ended, so that no two jobs ever share the GPU. On SIGTERM the
-SDK lets the running job finish, then sits in its long polls; here the job has `GRACE_S`, and the process is gone within
-`LEAVE_S`. A phase that hangs in a call that nothing can end is answered for, and the process leaves, so that another
-serves the next job. A job that was stopped gets no result, so the platform runs it again wherever it still wants it.
+job is told, and the await lasts until the job has really ended, so that never more jobs run than were set. On SIGTERM
+the SDK lets the running jobs finish, then sits in its long polls; here they have `GRACE_S`, and the process is gone
+within `LEAVE_S`. A phase that hangs in a call that nothing can end is answered for, and the process leaves, as on
+SIGTERM, so that another serves the next job. A job that was stopped gets no result, so the platform runs it again
+wherever it still wants it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, NoReturn
 
-from pipeline.errors import DeadlineExceeded
+from pipeline.errors import DeadlineExceeded, DeviceLost
 from pipeline.kept import Kept
 from pipeline.updates import Job, job_name
 from pipeline.watch import WATCH, Watch
@@ -42,7 +43,7 @@ STOP_S = 20.0
 """Longest time that a cancelled job may take to end; after it the process leaves."""
 
 GRACE_S = 10.0
-"""How long the running job may go on after SIGTERM, before it is cancelled."""
+"""How long the running jobs may go on after SIGTERM, before they are cancelled."""
 
 LEAVE_S = 11.5
 """Longest time from SIGTERM to the end of the process."""
@@ -54,13 +55,18 @@ log = logging.getLogger("handler")
 
 
 class WorkerLoop:
-    """Serves the SDK's jobs with `handle`, one after another on the same thread."""
+    """Serves the SDK's jobs with `handle`, at most `jobs_at_once` at the same time, on as many threads.
 
-    def __init__(self, handle: Handle) -> None:
+    Jobs of one id are served one after another, whatever they ask for: the platform has lost the earlier one.
+    """
+
+    def __init__(self, handle: Handle, jobs_at_once: int = 1) -> None:
         self._handle = handle
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="livery-job")
+        self._jobs_at_once = jobs_at_once
+        self._threads = ThreadPoolExecutor(jobs_at_once, thread_name_prefix="livery-job")
         self._replies: Kept[str] = Kept(REPLIES_BYTES)
         self._jobs: set[asyncio.Task[Any]] = set()
+        self._ends: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._stop_sdk: Callable[[], object] | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -68,30 +74,42 @@ class WorkerLoop:
         """The SDK's handler.
 
         Raises:
-            CancelledError: the platform stopped the job, or the process; the job's thread is free again.
+            CancelledError: the platform stopped the job, or the process; the job's thread is free again. Or the GPU
+                was lost to another job, which the platform is told: this one runs again elsewhere.
         """
-        if self._leaving is not None:
-            raise asyncio.CancelledError
-        cancelled, watch, context = threading.Event(), Watch(), copy_context()
-        context.run(WATCH.set, watch)
-        work = partial(context.run, self._once, job, cancelled.is_set)
-        ended = asyncio.get_running_loop().run_in_executor(self._thread, work)
         if (task := asyncio.current_task()) is not None:
             self._jobs.add(task)
             task.add_done_callback(self._jobs.discard)
+        while (earlier := self._ends.get(job_name(job))) is not None:
+            await asyncio.wait({earlier})
+        if self._leaving is not None:
+            raise asyncio.CancelledError
+        cancelled, watch = threading.Event(), Watch()
+        ended = self._begin(job, watch, cancelled.is_set)
         try:
             reply = await _reply_of(ended, watch, job)
         except asyncio.CancelledError:
             cancelled.set()
-            await _end_of(ended, job)
+            await self._end_of(ended, job)
             raise
         if "refresh_worker" in reply:
             cancelled.set()  # for a phase that hangs, and comes to itself before the process ends
+            if self._leaving is not None and reply.get("code") == DeviceLost.__name__:
+                raise asyncio.CancelledError
             self.leave()
         return reply
 
+    def _begin(self, job: Job, watch: Watch, cancelled: Callable[[], bool]) -> asyncio.Future[dict[str, Any]]:
+        context = copy_context()
+        context.run(WATCH.set, watch)
+        work = partial(context.run, self._once, job, cancelled)
+        ended = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        self._ends[job_name(job)] = ended
+        ended.add_done_callback(lambda _: self._ends.pop(job_name(job)))
+        return ended
+
     def concurrency(self, _now: int) -> int:
-        """The SDK's `concurrency_modifier`: always one job.
+        """The SDK's `concurrency_modifier`: how many jobs it hands over at the same time.
 
         It is the first of ours that the SDK calls in its event loop, so the signals are taken over from it here.
         """
@@ -100,16 +118,35 @@ class WorkerLoop:
             self._stop_sdk = partial(stop, signal.SIGTERM, None) if callable(stop) else lambda: None
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.leave)
-        return 1
+        return self._jobs_at_once
 
     def leave(self) -> None:
-        """End the process once the running job has ended and its result is posted, or without it after `GRACE_S`."""
+        """End the process once the running jobs have ended and their results are posted, or without after `GRACE_S`."""
         if self._leaving is None and self._stop_sdk is not None:
             self._stop_sdk()
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
             late = threading.Timer(LEAVE_S, _abandon, ("the process was told to end and does not",))
             late.daemon = True
             late.start()
+
+    async def _end_of(self, ended: asyncio.Future[dict[str, Any]], job: Job) -> None:
+        """Wait until a stopped job's thread is free, however often the platform repeats itself meanwhile.
+
+        Where that takes longer than `STOP_S` the process leaves: at once, or where others run, as on SIGTERM.
+        """
+        loop = asyncio.get_running_loop()
+        latest_s = loop.time() + STOP_S
+        while not ended.done():
+            if loop.time() > latest_s and self._leaving is None:
+                reason = f"job {job_name(job)} was cancelled and does not end"
+                if len(self._jobs) == 1 or self._stop_sdk is None:
+                    _abandon(reason)
+                log.critical("%s: the process leaves", reason)
+                self.leave()
+            try:
+                await asyncio.wait({ended}, timeout=max(latest_s - loop.time(), LOOK_S))
+            except asyncio.CancelledError:
+                continue
 
     async def _leave(self) -> None:
         if self._jobs:
@@ -162,19 +199,6 @@ async def _reply_of(ended: asyncio.Future[dict[str, Any]], watch: Watch, job: Jo
             fault = DeadlineExceeded(f"{late[0]} ran past its time", phase=late[0])
             return {**fault.as_reply(), "refresh_worker": True}
     return ended.result()
-
-
-async def _end_of(ended: asyncio.Future[dict[str, Any]], job: Job) -> None:
-    """Wait until the job's thread is free, however often the platform repeats itself meanwhile."""
-    loop = asyncio.get_running_loop()
-    latest_s = loop.time() + STOP_S
-    while not ended.done():
-        if loop.time() > latest_s:
-            _abandon(f"job {job_name(job)} was cancelled and does not end")
-        try:
-            await asyncio.wait({ended}, timeout=latest_s - loop.time())
-        except asyncio.CancelledError:
-            continue
 
 
 def _abandon(reason: str) -> NoReturn:

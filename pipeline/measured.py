@@ -20,13 +20,14 @@ class Measured:
     _spent_s: dict[tuple[Engine, Mode | None], deque[float]] = field(default_factory=dict)
 
     def note(self, report: Report) -> None:
-        """Keep what a job took without the loading of models, which the next job finds loaded.
+        """Keep what a job took without the loading of models, which the next job finds loaded, and its wait for them.
 
         What came from an earlier job, in whole or in part, tells nothing of the next photo's time.
         """
         if report.reinked or report.cached:
             return
-        spent_ms = report.timings_ms.total - sum(report.loads.values())
+        waited_ms = 0.0 if report.timings_ms.turn is None else report.timings_ms.turn
+        spent_ms = report.timings_ms.total - waited_ms - sum(report.loads.values())
         key = report.engine, report.mode
         self._spent_s.setdefault(key, deque(maxlen=LATEST)).append(spent_ms / 1000)
 

@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from models.device import Device
 from models.loader import Unit
-from models.studio import Studio
+from models.reading import Reads
+from models.studio import Studio, StudioWorker
 from models.units import DEPTH, DETECTOR, FAITHFUL, FAST, INPAINTER, PROMPT, SEGMENTER, UPSCALER, VAE
 from pipeline.art import Art, Gallery
 from pipeline.build import build
@@ -25,7 +28,7 @@ from pipeline.resample import resize_linear
 from pipeline.sanitize import SanitizeOptions, sanitize, sanitize_studio
 from pipeline.schema import JobInput
 from pipeline.steer import SteerOptions, ink_ready, steer
-from pipeline.steps import Steps
+from pipeline.steps import STUDIO_PERCENT, Progress, Steps
 from pipeline.types import U8, Illustration, Palette, Photo, Removed, Warning
 from pipeline.worker import Worker
 
@@ -35,6 +38,9 @@ LARGEST_PX = 4096
 
 ENLARGING = 0.5
 """Share of phase 3 that enlarging takes, for the progress."""
+
+WAITING = "waiting for the models, which another job has"
+"""What is said of a job until it has its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,32 +91,29 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
     """Phases 1 and 2 by the studio engine's models, and the enlarging that phase 3 begins with.
 
     What the models made of the same photo with the same options before is taken as it is: they know of no palette.
+    All that is asked of them is asked in the job's turn, so that what the worker counts is the job's own. Waiting for
+    the turn is no phase's time.
     """
     if worker.studio is None:
         raise InternalError  # `choose_engine` takes the studio engine only where there is one
-    job = scene.job
-    before = worker.studio.store.reads.now()
-    known = _known(scene, worker.studio.store.revisions(), worker.gallery)
-    with worker.studio.reading_ahead(_needed(scene, known)), ExitStack() as after:
-        studio = worker.studio.job(steps.check, steps.tell)
-        after.callback(studio.forget)  # a failed job leaves nothing of its photo in a model either
-        shown = _shown(scene, known, studio, worker.gallery, steps)
-        if job.cache != "off":
-            after.pop_all()
+    with worker.turn(steps.check, partial(_tell_of_wait, steps)) as steps.waited_s:
+        asked = _ask_models(scene, worker.studio, worker.gallery, steps)
+    job, shown, studio = scene.job, asked.shown, asked.studio
     with steps("enforce"):
         illustration = ink_ready(shown.art.painted, scene.palette, SteerOptions(job.tone, job.line_work))
-    device, reads = worker.studio.device, worker.studio.store.reads
-    on_gpu = device.kind == "cuda"
+    on_gpu = asked.device.kind == "cuda"
+    # Where another job may have the GPU by then, the CPU finds the same inks: in tenths of a second, without a wait.
+    quantise = studio.quantise if on_gpu and worker.settings.jobs_at_once == 1 else None
 
     def models() -> ModelsUsed:
         return ModelsUsed(
             revisions=dict(sorted(shown.art.revisions.items())),
             loads=dict(studio.loads),
-            reads=reads.since(before),
+            reads=asked.reads,
             import_ms=studio.import_ms,
             reinked=shown.reinked,
-            vram_peak_mb=studio.vram_peak_mb(),
-            gpu=device.name if on_gpu else None,
+            vram_peak_mb=asked.vram_peak_mb if quantise is None else studio.vram_peak_mb(),
+            gpu=asked.device.name if on_gpu else None,
             warnings=tuple(studio.warnings),
         )
 
@@ -119,9 +122,44 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
         shown.art.removed,
         iou=shown.art.painted.iou,
         models=models,
-        quantise=studio.quantise if on_gpu else None,
+        quantise=quantise,
         warnings=shown.art.warnings + shown.warnings + illustration.warnings,
     )
+
+
+def _tell_of_wait(steps: Steps) -> None:
+    if steps.progress is not None:
+        steps.progress(Progress("sanitize", STUDIO_PERCENT["sanitize"], WAITING))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a job had of the models in its turn.
+
+    Attributes:
+        studio: its view of them.
+        reads: of the volume.
+        vram_peak_mb: None on a CPU.
+    """
+
+    shown: _Shown
+    studio: Studio
+    device: Device
+    reads: Reads
+    vram_peak_mb: float | None
+
+
+def _ask_models(scene: Scene, resident: StudioWorker, gallery: Gallery, steps: Steps) -> _Asked:
+    """The art of a job, and what it took: figures of the whole worker, which are this job's while it has its turn."""
+    before = resident.store.reads.now()
+    known = _known(scene, resident.store.revisions(), gallery)
+    with resident.reading_ahead(_needed(scene, known)), ExitStack() as after:
+        studio = resident.job(steps.check, steps.tell)
+        after.callback(studio.forget)  # a failed job leaves nothing of its photo in a model either
+        shown = _shown(scene, known, studio, gallery, steps)
+        if scene.job.cache != "off":
+            after.pop_all()
+    return _Asked(shown, studio, resident.device, resident.store.reads.since(before), studio.vram_peak_mb())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from models.loader import Spent
 from models.reading import Reads
 from models.registry import Mode
+from models.studio import Timeline
 from pipeline.export.svg import rounded_down
 from pipeline.measured import Measured
 from pipeline.modes import paint_options
@@ -50,7 +52,8 @@ class ModelsUsed:
         revisions: name of each model that made the picture → revision.
         loads: unit → milliseconds of loading it in this job.
         reads: of the volume in this job; None for the draft engine.
-        import_ms: what importing torch and finding the device took, in the worker's first job.
+        import_ms: what the job waited for libraries.
+        timeline: how the models came to be there; None for the draft engine.
         reinked: whether phases 1 and 2 were kept from an earlier job, so that at most the upscaler ran.
         vram_peak_mb: None on a CPU.
         gpu: its name; None on a CPU.
@@ -61,6 +64,7 @@ class ModelsUsed:
     loads: dict[str, float] = field(default_factory=dict)
     reads: Reads | None = None
     import_ms: float = 0.0
+    timeline: Timeline | None = None
     reinked: bool = False
     vram_peak_mb: float | None = None
     gpu: str | None = None
@@ -230,16 +234,28 @@ def package_version(package: str) -> str | None:
 
 
 def _cold(models: ModelsUsed) -> ColdReport | None:
-    reads = models.reads
-    if reads is None or not (reads.files or models.import_ms):
+    reads, timeline = models.reads, models.timeline
+    if reads is not None and timeline is None:
+        timeline = Timeline(Spent(import_s=models.import_ms / 1000, read_s=reads.waited_s), 0.0, None)
+    if reads is None or timeline is None or not (reads.files or timeline.spent.import_s):
         return None
+    spent = timeline.spent
     return ColdReport(
-        import_ms=round(models.import_ms, 1),
-        read_ms=round(reads.waited_s * 1000, 1),
+        import_ms=_ms(spent.import_s),
+        imported_ms=_ms(timeline.imported_s),
+        read_ms=_ms(spent.read_s),
+        reading_ms=_ms(reads.spent_s),
+        build_ms=_ms(spent.build_s),
+        device_ms=_ms(spent.device_s),
+        first_ms=None if timeline.first_s is None else _ms(timeline.first_s),
         files=reads.files,
         files_ahead=reads.ahead,
         mb=round(reads.bytes / 2**20, 1),
     )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
 
 
 def _certificate(output: Output, drawing: Drawing) -> CertificateReport | None:

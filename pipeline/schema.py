@@ -329,6 +329,8 @@ class Timings(Strict):
     vectorize: float | None = None
     export: float | None = None
     upload: float | None = None
+    turn: float | None = None
+    """Waiting while another job was at the models, which is no phase's time; null where there was no wait."""
     total: float
 
 
@@ -354,12 +356,27 @@ class CertificateReport(Strict):
 
 
 class ColdReport(Strict):
-    """Why a job took longer than the next one like it will: what it waited for until its models were there."""
+    """Why a job took longer than the next one like it will: what it waited for until its models were there.
+
+    `import_ms`, `read_ms`, `build_ms` and `device_ms` came one after another: together they are the sum of `loads`, and
+    before it the wait for PyTorch and the device. `imported_ms` and `reading_ms` are not: they also count what was done
+    while the job did something else.
+    """
 
     import_ms: float
-    """Importing torch and finding the device; 0 but in a worker's first job."""
+    """That it waited for libraries, and for the device to be found."""
+    imported_ms: float
+    """What importing the libraries took, whether or not the job waited."""
     read_ms: float
-    """That loads waited for the volume; the rest of their time is building models and moving them to the device."""
+    """That it waited for the volume."""
+    reading_ms: float
+    """What reading the volume took, file by file, whether or not the job waited."""
+    build_ms: float
+    """Making the networks, and fusing adapters into them."""
+    device_ms: float
+    """Moving weights from the host's memory to the device, in the numbers that it counts in."""
+    first_ms: float | None
+    """From the job's asking for its models to the first thing that one of them gave; null where none gave anything."""
     files: int
     """That were read from the volume."""
     files_ahead: int

@@ -180,6 +180,8 @@ class Settings(BaseSettings):
     """What a line of the log is: an object for a collector, or a sentence for people."""
     threads: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=256)] | None = None
     """Threads of the compiled kernels, which read the variable themselves; unset: one for each processor."""
+    jobs_at_once: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=4)] = 1
+    """Jobs that the worker serves at the same time, at most 4. The models serve one of them at a time."""
     least_disk_mb: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 512
     """MiB that must be free for temporary files when the worker starts on the platform."""
     least_vram_mb: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 12_288

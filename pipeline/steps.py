@@ -73,6 +73,7 @@ class Steps:
     progress: Callable[[Progress], None] | None = None
     cancelled: Callable[[], bool] | None = None
     spent_s: dict[Phase, float] = field(default_factory=dict)
+    waited_s: float = 0.0
     began_s: float = field(default_factory=time.perf_counter)
     _phase: Phase | None = None
     _phase_began_s: float = 0.0
@@ -140,9 +141,10 @@ class Steps:
         return time.perf_counter() - self.began_s
 
     def timings(self) -> Timings:
-        """Of the phases that ended."""
+        """Of the phases that ended, and of waiting for a turn."""
         spent_ms = {phase: round(spent_s * 1000, 1) for phase, spent_s in self.spent_s.items()}
-        return Timings(**spent_ms, total=round(self.total_s() * 1000, 1))
+        turn_ms = round(self.waited_s * 1000, 1) if self.waited_s > 0 else None
+        return Timings(**spent_ms, turn=turn_ms, total=round(self.total_s() * 1000, 1))
 
     def _say(self, phase: Phase, message: str, share: float) -> None:
         if self.progress is None:

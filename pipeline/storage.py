@@ -24,6 +24,7 @@ import io
 import logging
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -162,9 +163,18 @@ def _key(bucket: Bucket, job_id: str, file: Outgoing) -> str:
     return f"{bucket.prefix}/{folder.hexdigest()[:32]}/{content}-{name[-80:]}"
 
 
-@lru_cache(maxsize=4)
+_MAKING = threading.Lock()
+
+
 def _client(bucket: Bucket, answer_s: float) -> Any:
-    """boto3's client: two thirds of a second to make, so it is kept for the jobs that follow."""
+    """boto3's client, which jobs may share. They make it one at a time: boto3's sessions are not made for threads."""
+    with _MAKING:
+        return _made_client(bucket, answer_s)
+
+
+@lru_cache(maxsize=4)
+def _made_client(bucket: Bucket, answer_s: float) -> Any:
+    """Two thirds of a second to make, so it is kept for the jobs that follow."""
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - heavy, and of use only where there is a bucket
 
     try:

@@ -11,6 +11,7 @@ from pipeline.errors import ModelMissing
 from pipeline.measured import Measured
 from pipeline.schema import Engine, JobInput
 from pipeline.settings import Settings
+from pipeline.turn import Turn
 from pipeline.types import Warning
 
 
@@ -24,6 +25,7 @@ class Worker:
         gallery: what phases 1 and 2 made of recent photos.
         measured: what jobs took.
         cache: what jobs made; None where nothing is kept.
+        turn: at the studio engine's models; a job has it for all that it asks of them.
     """
 
     settings: Settings
@@ -31,6 +33,7 @@ class Worker:
     gallery: Gallery = field(default_factory=Gallery)
     measured: Measured = field(default_factory=Measured)
     cache: Cache | None = None
+    turn: Turn = field(default_factory=Turn)
 
     def __post_init__(self) -> None:
         self.cache = _cache_of(self.settings)

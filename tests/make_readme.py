@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.studio.table import floors_table, results_table
+from benchmarks.studio.table import compared_table, floors_table, results_table, targets_table
 from pipeline.command import error_table
 from pipeline.presets import PRESETS
 from pipeline.settings import PREFIX, Settings
@@ -46,7 +46,8 @@ def render_readme(text: str) -> str:
 
 def render_speed(text: str) -> str:
     """The same of docs/studio-speed.md."""
-    return _made_anew(text, {"floors": floors_table(), "measured": results_table()})
+    tables = {"measured": results_table(), "targets": targets_table(), "compared": compared_table()}
+    return _made_anew(text, {"floors": floors_table(), **tables})
 
 
 def _made_anew(text: str, tables: Mapping[str, str]) -> str:

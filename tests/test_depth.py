@@ -20,6 +20,8 @@ from pipeline.types import U8
 torch: Any = pytest.importorskip("torch", reason="the studio extra is not installed")
 transformers: Any = pytest.importorskip("transformers")
 
+from tests.traces import counts, recording  # noqa: E402
+
 ROWS = ("depth-anything-v2-small", "zoedepth")
 SIZES = [(96, 160), (160, 96), (128, 128), (75, 211)]
 REVISION = "0" * 40
@@ -46,7 +48,8 @@ def picture(height_px: int, width_px: int) -> U8:
 
 
 def stretched(near: Any) -> Any:
-    return np.rint((near - near.min()) / (near.max() - near.min()) * 255)
+    low, high = float(near.min()), float(near.max())
+    return np.rint((near - low) * (255.0 / (high - low)))
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
@@ -90,6 +93,31 @@ def test_zoedepth_equals_the_library_turned_round(
     assert np.abs(ours - stretched(near.numpy())).max() <= 1
 
 
+def test_recorded_calls_find_what_plain_ones_do(volume: Path, estimators: dict[str, DepthEstimator]) -> None:
+    row = "depth-anything-v2-small"
+    recorded = recording(load(ModelFiles(row, REVISION, volume / row), CPU))
+    pictures = [picture(96, 160), picture(96, 160)[::-1].copy(), picture(96, 160)[:, ::-1].copy()]
+    for rgb in pictures:
+        assert np.array_equal(recorded.depth(rgb), estimators[row].depth(rgb))
+    assert counts(recorded.graphs) == (1, 2, 0)
+
+
+def test_pictures_reach_the_network_as_the_library_prepares_them(
+    volume: Path, estimators: dict[str, DepthEstimator]
+) -> None:
+    from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil  # noqa: PLC0415
+
+    row = "depth-anything-v2-small"
+    processor: Any = DPTImageProcessorPil.from_pretrained(volume / row)
+    seen: list[Any] = []
+    hook = estimators[row].networks[0].register_forward_pre_hook(lambda _network, given: seen.append(given[0]))
+    for height_px, width_px in SIZES:
+        rgb = picture(height_px, width_px)
+        estimators[row].depth(rgb)
+        assert torch.equal(seen[-1], processor(images=Image.fromarray(rgb), return_tensors="pt")["pixel_values"])
+    hook.remove()
+
+
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
 def test_the_range_is_whole(estimators: dict[str, DepthEstimator], row: str, height_px: int, width_px: int) -> None:
@@ -99,22 +127,28 @@ def test_the_range_is_whole(estimators: dict[str, DepthEstimator], row: str, hei
 
 
 def test_a_range_of_0_to_1_is_stretched_and_not_cast() -> None:
-    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    ramp = torch.linspace(0, 1, 256).reshape(16, 16)
     assert np.array_equal(full_range(ramp).ravel(), np.arange(256))
     assert np.array_equal(full_range(ramp * 1e-6), full_range(ramp))
     assert np.array_equal(full_range(ramp - 7), full_range(ramp))
 
 
 def test_a_scene_without_depth_is_neither_black_nor_white() -> None:
-    assert (full_range(np.full((4, 5), 3.5, np.float32)) == FLAT).all()
+    assert (full_range(torch.full((4, 5), 3.5)) == FLAT).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_a_defect(bad: float) -> None:
-    depth = np.ones((4, 4), np.float32)
+    depth = torch.ones(4, 4)
     depth[1, 2] = bad
     with pytest.raises(InternalError):
         full_range(depth)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.7, 19.0, 3e4])
+def test_levels_are_those_that_the_host_would_round_to(scale: float) -> None:
+    near = (np.random.default_rng(2).standard_normal((400, 500)) * scale).astype(np.float32)
+    assert np.array_equal(full_range(torch.from_numpy(near)), stretched(near).astype(np.uint8))
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -1,12 +1,7 @@
-"""Recorded steps against plain ones.
-
-On a CPU a trace of the operators stands for a CUDA graph: like it, a replay runs no Python, reads its inputs and the
-weights where they lay, and knows nothing of what else has changed since.
-"""
+"""Recorded steps against plain ones, and what becomes of recordings; on a CPU traces stand for CUDA graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +10,11 @@ import pytest
 torch: Any = pytest.importorskip("torch", reason="the studio extra is not installed")
 pytest.importorskip("diffusers", reason="the studio extra is not installed")
 
-from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
-
 from models.device import CPU  # noqa: E402
 from models.graphs import MOST, Graphs  # noqa: E402
 from models.prompt import PromptEncoder, load_prompt_encoder  # noqa: E402
-from models.sdxl import FaithfulPainter, FastPainter  # noqa: E402
 from tests.painters import Spy, files, load_faithful, load_fast, paint, request, write_volume  # noqa: E402
-
-FROM_HOST = ("lift_fresh", "_local_scalar_dense", "nonzero")
-"""Operators that bring numbers from the host or wait for the device, neither of which CUDA lets a recording do."""
-
-
-class Traces:
-    """Records the operators that a call runs."""
-
-    def __init__(self) -> None:
-        self.fault: BaseException | None = None
-
-    def warm(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
-        return function(*inputs)
-
-    def record(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[Callable[[], object], Any]:
-        if self.fault is not None:
-            raise self.fault
-        traced = make_fx(function)(*inputs)
-        assert not [node for node in traced.graph.nodes if any(name in str(node.target) for name in FROM_HOST)]
-        output = torch.empty_like(traced(*inputs))
-        return lambda: output.copy_(traced(*inputs)), output
+from tests.traces import Traces, counts, recording  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +25,6 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(volume: Path) -> PromptEncoder:
     return load_prompt_encoder(files(volume, "sdxl-base"), CPU)
-
-
-def recording(painter: FaithfulPainter | FastPainter) -> FaithfulPainter | FastPainter:
-    painter.graphs = Graphs(Traces())
-    return painter
 
 
 JOBS: dict[str, list[dict[str, Any]]] = {
@@ -106,19 +73,28 @@ def double(tensor: Any) -> Any:
     return tensor * 2
 
 
-def test_what_can_not_be_recorded_stays_plain(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RuntimeError("operation not permitted when stream is capturing"),
+        torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
+        torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_what_can_not_be_recorded_stays_plain(fault: RuntimeError, caplog: pytest.LogCaptureFixture) -> None:
     traces = Traces()
     graphs, given = Graphs(traces), torch.arange(3.0)
-    traces.fault = RuntimeError("operation not permitted when stream is capturing")
+    traces.fault = fault
     assert all(torch.equal(graphs.run("double", double, given), given * 2) for _ in range(4))
-    assert (graphs.recorded, graphs.replayed, graphs.refused) == (0, 0, 1)
+    assert counts(graphs) == (0, 0, 1)
     assert [record.message for record in caplog.records] == [
         f"a network is not recorded as a graph and stays slower: {traces.fault}"
     ]
     traces.fault = None
     graphs.drop()
     assert all(torch.equal(graphs.run("double", double, given), given * 2) for _ in range(4))
-    assert (graphs.recorded, graphs.replayed, graphs.refused) == (1, 3, 1)
+    assert counts(graphs) == (1, 3, 1)
 
 
 def test_a_lost_device_is_not_taken_for_a_refusal() -> None:

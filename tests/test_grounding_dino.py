@@ -31,6 +31,7 @@ from pipeline.types import U8
 from pipeline.vehicle import PHRASES as VEHICLES
 from tests.images import scene
 from tests.rows import files_of
+from tests.traces import Traces
 
 ROW = "grounding-dino-base"
 TARGETS = tuple(phrase for phrases in PHRASES.values() for phrase in phrases)
@@ -93,6 +94,27 @@ def test_it_finds_what_the_library_finds(
     for ours, (_, _, words) in zip(found, expected, strict=True):
         assert ours.label in phrases
         assert set(ours.label.split()) & set(words), f"{ours.label} is not among {words}"
+
+
+@pytest.mark.parametrize("size", [*SHAPES, (16, 400), (17, 17)])
+def test_pictures_reach_the_network_as_the_library_prepares_them(detector: Detector, size: tuple[int, int]) -> None:
+    given: list[tuple[torch.Tensor, torch.Tensor]] = []
+    (network,) = detector.ours.networks
+    backbone: Any = network.get_submodule("model.backbone")
+    hook = backbone.register_forward_pre_hook(lambda _backbone, seen: given.append(seen))
+    detector.ours.detect(picture(size), TARGETS, 0.3, 0.3)
+    hook.remove()
+    expected = detector.processor(images=picture(size), text=[["car"]], return_tensors="pt")
+    pixels, mask = given[0]
+    assert torch.equal(pixels, expected["pixel_values"])
+    assert torch.equal(mask, expected["pixel_mask"])
+
+
+def test_its_calls_wait_for_the_device(detector: Detector) -> None:
+    (network,) = detector.ours.networks
+    text = detector.ours._tokenizer("car.", return_tensors="pt")
+    with pytest.raises((AssertionError, RuntimeError)), torch.inference_mode():
+        Traces().record(lambda pixels: network(pixels, **text).logits, (torch.zeros(1, 3, 96, 96),))
 
 
 def test_the_label_is_the_phrase_of_the_surest_word(detector: Detector) -> None:

@@ -17,10 +17,23 @@ from safetensors.torch import load_file, save_file
 from builder.synthetic import lama as synthetic
 from models.device import CPU
 from models.files import ModelFiles
-from models.lama import BLOCKS, FEATURES, FILES, Lama, build_generator, generate, load
+from models.lama import (
+    BLOCKS,
+    FEATURES,
+    FILES,
+    Lama,
+    _batches,
+    _Crop,
+    _crops,
+    _restored,
+    _seen,
+    build_generator,
+    generate,
+    load,
+)
 from models.requests import unchecked
 from pipeline.errors import Cancelled, ModelCorrupt, ModelMissing
-from pipeline.types import U8, Mask
+from pipeline.types import U8, Box, Mask
 from tests.images import scene
 from tests.published import plaid, published, wave
 from tests.rows import files_of
@@ -178,7 +191,86 @@ def test_the_same_bytes_each_time(lama: Lama, folder: Path) -> None:
     assert np.array_equal(once, load(files_of(ROW, folder), CPU).inpaint(rgb, hole, unchecked))
 
 
-def test_it_stops_before_the_next_crop(lama: Lama) -> None:
+# Batches
+
+
+def one_by_one(lama: Lama, rgb: U8, mask: Mask) -> U8:
+    """As `inpaint`, without batches."""
+    filled, unknown = rgb.copy(), mask.copy()
+    for crop in _crops(mask):
+        painted = lama._paint(_seen(crop, filled, unknown)[None])[0]
+        filled[crop.part][crop.hole] = _restored(painted, crop)[crop.hole]
+        unknown[crop.part][crop.hole] = False
+    return filled
+
+
+def batches_seen(lama: Lama, rgb: U8, hole: Mask) -> list[int]:
+    """Crops in each call of the network."""
+    seen: list[int] = []
+    run: Any = lama.networks[0]["model"]["1"]["ffc"]["convl2l"]  # type: ignore[index]
+    handle = run.register_forward_hook(lambda _module, given, _made: seen.append(len(given[0])))
+    lama.inpaint(rgb, hole, unchecked)
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_batches_fill_what_one_by_one_does(lama: Lama, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    height, width = (int(side) for side in random.integers(700, 1300, 2))
+    mask = np.zeros((height, width), np.bool_)
+    for _ in range(9):
+        wide, high = (int(side) for side in random.choice([6, 12, 30, 60, 130], 2))
+        x, y = int(random.integers(0, width - wide)), int(random.integers(0, height - high))
+        mask[y : y + high, x : x + wide] = True
+    rgb = scene(width, height, seed)
+    filled = lama.inpaint(rgb, mask, unchecked).astype(int)
+    # Where a batch is summed in another order than one crop, a value may move by one level.
+    assert np.abs(filled - one_by_one(lama, rgb, mask)).max() <= 1
+    assert len(batches_seen(lama, rgb, mask)) < len(list(_crops(mask)))
+
+
+def test_crops_of_one_size_go_together_and_others_alone(lama: Lama) -> None:
+    apart = ((20, 20, 60, 60), (700, 20, 740, 60), (1400, 200, 1450, 250))
+    assert batches_seen(lama, scene(1500, 300), mask_of((300, 1500), *apart)) == [3]
+    one_larger = (*apart[:2], (1300, 100, 1450, 250))
+    assert sorted(batches_seen(lama, scene(1500, 400), mask_of((400, 1500), *one_larger))) == [1, 2]
+
+
+def test_a_crop_that_sees_another_one_s_hole_waits_for_it(lama: Lama) -> None:
+    # 200 px apart: each lies in the other's crop of 256 px, but has too little of it around to be filled from there.
+    rgb, mask = scene(700, 256), mask_of((256, 700), (240, 100, 270, 130), (340, 100, 370, 130))
+    crops = list(_crops(mask))
+    assert [crop.hole.shape for crop in crops] == [(256, 256)] * 2
+    assert crops[1].sees(crops[0])
+    assert batches_seen(lama, rgb, mask) == [1, 1]
+    assert np.array_equal(lama.inpaint(rgb, mask, unchecked), one_by_one(lama, rgb, mask))
+
+
+def crop_at(left: int, hole_left: int) -> _Crop:
+    """256 px a side, with a hole of 10 px; both from the left of the picture."""
+    hole = np.zeros((256, 256), np.bool_)
+    hole[100:110, hole_left - left : hole_left - left + 10] = True
+    return _Crop(Box(left, 0, left + 256, 256), hole)
+
+
+def test_of_two_crops_the_first_stays_the_first_where_one_sees_the_other() -> None:
+    first, middle, last = crop_at(0, 230), crop_at(200, 330), crop_at(400, 420)
+    assert (middle.sees(first), first.sees(middle)) == (True, False)
+    assert (middle.sees(last), last.sees(middle)) == (True, False)
+    assert list(_batches([last, middle])) == [[last], [middle]]
+    assert list(_batches([first, middle, last])) == [[first], [middle], [last]]
+    assert list(_batches([first, last, middle])) == [[first, last], [middle]]
+
+
+def test_a_batch_is_no_larger_than_the_largest_crop(lama: Lama) -> None:
+    corners = [(x, y) for y in (100, 400, 700, 1000, 1300) for x in range(100, 1500, 300)]
+    mask = mask_of((1500, 1600), *((x, y, x + 8, y + 8) for x, y in corners))
+    sizes = batches_seen(lama, scene(1600, 1500), mask)
+    assert (max(sizes), sum(sizes)) == (16, 25)  # 1024² pixels are 16 crops of 256²
+
+
+def test_it_stops_before_the_next_batch(lama: Lama) -> None:
     asked = 0
 
     def check() -> None:
@@ -187,7 +279,7 @@ def test_it_stops_before_the_next_crop(lama: Lama) -> None:
         if asked == 2:
             raise Cancelled("the job was cancelled")
 
-    rgb, hole = scene(1500, 300), mask_of((300, 1500), (20, 20, 60, 60), (700, 20, 740, 60), (1400, 200, 1450, 250))
+    rgb, hole = scene(1500, 300), mask_of((300, 1500), (20, 20, 60, 60), (500, 20, 740, 60), (1000, 200, 1450, 250))
     with pytest.raises(Cancelled):
         lama.inpaint(rgb, hole, check)
     assert asked == 2

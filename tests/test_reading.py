@@ -11,14 +11,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models import units
+from models.loader import Residents, Spent
+from models.networks import timed_moves
 from models.reading import BLOCK_BYTES, ReadAhead, Reads, Wanted
+from models.requests import unchecked
 from models.store import Store
+from models.studio import StudioWorker
 from pipeline.errors import Cancelled, ModelCorrupt
 from pipeline.worker import Worker
 from tests.test_studio import illustrate, settings_of
 
+torch = pytest.importorskip("torch", reason="the studio extra is not installed")
+
+RGB = np.full((64, 96, 3), 128, np.uint8)
 SIZE = 3 * BLOCK_BYTES + 17
 HANG_S = 20.0
 
@@ -175,9 +184,56 @@ def test_the_report_says_what_a_first_job_waited_for(tiny_volume: Path) -> None:
     assert cold.import_ms > 0
     other = illustrate(worker, mode="faithful")
     assert other.report.cold is not None
-    assert other.report.cold.import_ms == 0
     assert 0 < other.report.cold.files < cold.files
     assert illustrate(worker, mode="faithful", cache="use").report.cold is None
+
+
+def test_what_loads_waited_for_adds_up(tiny_volume: Path) -> None:
+    worker = StudioWorker(tiny_volume, prefetch_mb=64, threads=1)
+    with worker.reading_ahead([units.DEPTH, units.UPSCALER]):
+        studio = worker.job(unchecked)
+        assert studio.first_s is None
+        studio.depth(RGB)
+        depth_s = time.perf_counter() - studio.began_s
+        studio.enlarge(RGB, unchecked)
+    timeline = studio.timeline()
+    spent, loads_s = timeline.spent, sum(studio.loads.values()) / 1000
+    assert min(spent.import_s, spent.read_s, spent.build_s, spent.device_s) > 0
+    assert spent.read_s == pytest.approx(worker.store.reads.waited_s)
+    found_s = spent.total_s - loads_s  # the rest: PyTorch and the device, before the first load
+    assert 0 < found_s < spent.import_s
+    assert timeline.first_s is not None
+    assert loads_s / 2 < studio.loads["depth estimator"] / 1000 < timeline.first_s <= depth_s
+    again = worker.job(unchecked)
+    again.depth(RGB)
+    assert (again.timeline().spent, again.timeline().imported_s) == (Spent(), 0)
+
+
+def test_moves_are_timed_whoever_makes_them() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(300, 400), torch.nn.Linear(400, 500))
+    began_s = time.perf_counter()
+    with timed_moves() as moves_s:
+        network.to(torch.float16)
+        torch.ones(3).to("cpu", torch.float64)
+        torch.ones(3) + 1
+    assert len(moves_s) == 5
+    assert 0 < sum(moves_s) < time.perf_counter() - began_s
+    network.to(torch.float32)
+    assert len(moves_s) == 5
+
+
+def test_what_a_job_loads_is_read_ahead_in_the_order_that_it_is_asked_for(tiny_volume: Path) -> None:
+    weights = Store(tiny_volume).weights(units.FAST.weights())
+    rows = [one.path.relative_to(tiny_volume / "models").parts[0] for one in weights]
+    assert rows == ["sdxl-base", "sdxl-lightning-4step", "controlnet-union-promax"]
+
+
+def test_weights_that_are_merged_into_others_need_no_room_of_their_own(tiny_volume: Path) -> None:
+    store = Store(tiny_volume)
+    files = {row: store.files(row) for row in units.FAST.rows}
+    sizes = {row: sum(one.bytes for one in store.weights([(row, ("",))])) for row in units.FAST.rows}
+    needed = Residents._weight_bytes(units.FAST, files)
+    assert sizes["controlnet-union-promax"] < needed < sum(sizes.values()) - sizes["sdxl-lightning-4step"] / 2
 
 
 def test_damage_is_found_in_what_was_read_ahead_too(tiny_volume: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.errors import Cancelled, ModelCorrupt, ModelMissing
 from tests.images import scene
 from tests.published import plaid, published, wave
 from tests.rows import files_of
+from tests.traces import counts, recording
 
 ROW = "realesrgan-x4plus-anime"
 
@@ -116,6 +117,33 @@ def test_no_pixel_depends_on_what_is_out_of_reach(upscaler: Upscaler) -> None:
         changed = upscale(network, touched, unchecked) != upscale(network, line, unchecked)
     columns = np.flatnonzero(changed.any(dim=1).any(dim=1)[0].numpy()) // SCALE
     assert (columns.min(), columns.max()) == (at - reach_px, at + reach_px)
+
+
+def test_recorded_calls_make_what_plain_ones_do(upscaler: Upscaler, folder: Path) -> None:
+    recorded = recording(load(files_of(ROW, folder), CPU))
+    for seed in range(3):
+        rgb = scene(40, 30, seed=seed)
+        assert np.array_equal(recorded.enlarge(rgb, unchecked), upscaler.enlarge(rgb, unchecked))
+    assert counts(recorded.graphs) == (1, 2, 0)
+
+
+def test_nothing_is_recorded_where_memory_is_short(folder: Path) -> None:
+    recorded = recording(load(files_of(ROW, folder), CPU))
+    for _ in range(3):
+        recorded.enlarge(scene(40, 30), unchecked, 16)
+    assert counts(recorded.graphs) == (0, 0, 0)
+
+
+def test_what_is_made_at_four_times_the_size_is_no_part_of_a_recording(folder: Path) -> None:
+    recorded = recording(load(files_of(ROW, folder), CPU))
+    (network,) = recorded.networks
+    seen: list[str] = []
+    for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"):
+        network[name].register_forward_hook(lambda *_, name=name: seen.append(name))
+    for _ in range(3):
+        seen.clear()
+        recorded.enlarge(scene(24, 16), unchecked)
+    assert seen == ["conv_up1", "conv_up2", "conv_hr", "conv_last"]
 
 
 def test_half_precision_is_near(upscaler: Upscaler, folder: Path) -> None:

@@ -25,6 +25,7 @@ from pipeline.errors import LiveryError, ModelCorrupt, ModelMissing
 from pipeline.types import U8, Mask
 from tests.images import scene
 from tests.rows import files_of
+from tests.traces import Traces, counts, recording
 
 ROW = "sam-vit-huge"
 SHAPES = [(192, 128), (96, 160), (144, 144)]
@@ -176,6 +177,46 @@ def test_a_picture_is_encoded_once(segmenter: Segmenter) -> None:
         assert len(runs) == 4
     finally:
         hook.remove()
+
+
+def test_recorded_calls_cut_out_what_plain_ones_do(folder: Path, segmenter: Segmenter) -> None:
+    recorded = recording(load(files_of(ROW, folder), CPU))
+    runs: list[int] = []
+    recorded.networks[0].vision_encoder.register_forward_hook(lambda *_: runs.append(1))
+    for seed, size in enumerate((*SHAPES, SHAPES[0])):  # pictures of any shape are padded to one
+        rgb = picture(size, seed)
+        ours, plain = (model.segment(rgb, boxes_in(size)) for model in (recorded, segmenter.ours))
+        assert np.array_equal(ours, plain)
+        assert np.array_equal(recorded.segment_at(rgb, (30.0, 40.0)), segmenter.ours.segment_at(rgb, (30.0, 40.0)))
+    assert counts(recorded.graphs) == (1, 3, 0)
+    assert len(runs) == 2  # a plain call, and the one that was recorded
+
+
+def test_pictures_reach_the_encoder_as_the_library_prepares_them(segmenter: Segmenter) -> None:
+    network: Any = segmenter.ours.networks[0]
+    seen: list[torch.Tensor] = []
+    hook = network.vision_encoder.register_forward_pre_hook(lambda _encoder, given: seen.append(given[0]))
+    for size in (*SHAPES, (7, 90)):
+        segmenter.ours.segment(picture(size, seed=8), [(0, 0, 5, 5)])
+        assert torch.equal(seen[-1], segmenter.processor(picture(size, seed=8), return_tensors="pt")["pixel_values"])
+    hook.remove()
+
+
+def test_relative_positions_are_the_library_s(segmenter: Segmenter) -> None:
+    network: Any = segmenter.ours.networks[0]
+    side = network.config.vision_config.image_size
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(4))
+    assert {layer.window_size > 0 for layer in network.vision_encoder.layers} == {True, False}
+    with torch.inference_mode():
+        ours, theirs = (model.vision_encoder(pixels).last_hidden_state for model in (network, segmenter.network))
+    assert torch.equal(ours, theirs)
+
+
+def test_the_library_s_own_encoder_takes_its_positions_from_the_host(segmenter: Segmenter) -> None:
+    side = segmenter.network.config.vision_config.image_size
+    encoder: Any = segmenter.network.vision_encoder
+    with pytest.raises(AssertionError, match="from the host"), torch.inference_mode():
+        Traces().record(lambda pixels: encoder(pixels).last_hidden_state, (torch.zeros(1, 3, side, side),))
 
 
 def test_many_boxes_are_worked_off_in_parts(segmenter: Segmenter) -> None:

@@ -50,6 +50,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "log_level": ("error", "error"),
     "log_format": ("text", "text"),
     "threads": ("3", 3),
+    "jobs_at_once": ("2", 2),
     "least_disk_mb": ("64", 64),
     "least_vram_mb": ("0", 0),
 }

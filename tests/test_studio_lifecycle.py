@@ -332,7 +332,7 @@ class TestGpu:
     def peak_bytes(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         peak = [0]
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.__setitem__(0, 3 << 20))
-        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[0])
+        monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: peak[0])
         return peak
 
     @pytest.fixture

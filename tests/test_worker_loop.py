@@ -162,9 +162,9 @@ def test_a_server_that_is_killed_takes_its_worker_along() -> None:
 # ---- the loop alone
 
 
-def serve_here(handle: Callable[[Job, Callable[[], bool]], dict[str, Any]], jobs: Any) -> Any:
+def serve_here(handle: Callable[[Job, Callable[[], bool]], dict[str, Any]], jobs: Any, jobs_at_once: int = 1) -> Any:
     async def run() -> Any:
-        return await jobs(WorkerLoop(handle))
+        return await jobs(WorkerLoop(handle, jobs_at_once))
 
     return asyncio.run(run())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,13 +11,12 @@ from functools import partial
 from typing import Any
 
 from benchmarks.clock import Clock, Row
-from benchmarks.studio.bench import Bench
+from benchmarks.studio.bench import PAINTERS, Bench
 from benchmarks.studio.least import NOT_COUNTED, TFLOP, Least
 from benchmarks.studio.networks import layer_rows
 from benchmarks.studio.sound import check_networks, watched
 from benchmarks.studio.steady import SteadyWorker
 from models import units
-from models.loader import Unit
 from models.registry import Mode
 from models.requests import PaintRequest, unchecked
 from pipeline.canny import canny_edges
@@ -25,6 +25,7 @@ from pipeline.request import parse_request
 from pipeline.run import JobResult, run
 from pipeline.schema import Report, Style
 from pipeline.settings import Settings
+from pipeline.types import U8
 from pipeline.worker import Worker
 
 PNG_WIDTH_PX = 2048
@@ -35,7 +36,8 @@ PALETTES = (
 """Inks of the jobs, and of the re-inking."""
 
 _JOB: dict[str, Any] = {"engine": "studio", "output": {"formats": ["svg", "png"], "png_widths": [PNG_WIDTH_PX]}}
-_PAINTERS: dict[Mode, Unit[Any]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
+_TIMED_STEPS = 20
+"""Steps of painting that a network's row is made of, where the asked runs give as many."""
 
 
 def worker_on(steady: SteadyWorker, settings: Settings) -> Worker:
@@ -106,17 +108,29 @@ def start_row(bench: Bench, job: Start) -> Row:
     return _job_row(bench, job.name, [job.seconds], NOT_COUNTED, job.report, **read)
 
 
-def mode_rows(bench: Bench, jobs: Jobs) -> Iterator[Row]:
-    """The painting and its networks, then whole jobs, their phases and re-inking."""
-    request = _request(bench, jobs.mode)
+def core_rows(bench: Bench, request: PaintRequest) -> Iterator[Row]:
+    """The painting and its decoding."""
+    mode = request.mode
     parameters_m = _examine(bench, request)
-    core = Least(TFLOP[f"core {jobs.mode}"])
-    painted = bench.stage(f"core {jobs.mode}", lambda studio: studio.paint(request, unchecked), core)
+    painted = bench.stage(f"core {mode}", lambda studio: studio.paint(request, unchecked), Least(TFLOP[f"core {mode}"]))
     yield {**painted, "parameters_m": parameters_m}
-    yield from layer_rows(bench, lambda studio: studio.paint(request, unchecked), _layers(bench, jobs.mode))
-    for art in (jobs.steady.subject.art_twice, jobs.steady.subject.art_whole):
-        jobs.steady.enlarged = art
-        yield from _job_rows(bench, jobs, f"{jobs.mode}, {art.shape[1]} px map")
+
+
+def painter_rows(bench: Bench, request: PaintRequest) -> Iterator[Row]:
+    """Each network of the painting, in calls of its own: recordings of whole steps are not used meanwhile."""
+    runs = min(bench.runs, math.ceil(_TIMED_STEPS / request.steps))
+    with ExitStack() as plain:
+        for unit in (PAINTERS[request.mode], units.VAE):
+            plain.enter_context(bench.plainly(unit))
+        yield from layer_rows(
+            replace(bench, runs=runs), lambda studio: studio.paint(request, unchecked), _layers(bench, request.mode)
+        )
+
+
+def size_rows(bench: Bench, jobs: Jobs, art: U8) -> Iterator[Row]:
+    """Whole jobs whose enlarged picture is `art`, their phases, and re-inking."""
+    jobs.steady.enlarged = art
+    yield from _job_rows(bench, jobs, f"{jobs.mode}, {art.shape[1]} px map")
 
 
 def _job_rows(bench: Bench, jobs: Jobs, of: str) -> Iterator[Row]:
@@ -156,25 +170,28 @@ def _job_row(bench: Bench, name: str, seconds: list[float], least: Least, report
     )
 
 
-def _request(bench: Bench, mode: Mode) -> PaintRequest:
+def paint_request(bench: Bench, mode: Mode) -> PaintRequest:
+    """What a mode paints of the subject by default."""
     rgb = bench.subject.rgb
     return paint_options(mode, Style(), 42).request(bench.worker.job(unchecked).depth(rgb), canny_edges(rgb))
 
 
 def _examine(bench: Bench, request: PaintRequest) -> float:
     """Every layer that paints, in two steps on prompts that were not encoded before. Returns the parameters."""
-    networks = {unit.name: bench.networks(unit) for unit in (units.PROMPT, _PAINTERS[request.mode], units.VAE)}
+    used = (units.PROMPT, PAINTERS[request.mode], units.VAE)
+    networks = {unit.name: bench.networks(unit) for unit in used}
     counts = [check_networks(unit, found, full_size=bench.full_size) for unit, found in networks.items()]
     asked = replace(request, steps=2, prompt="a car, examined", negative_prompt="nothing, examined")
     with ExitStack() as watches:
-        for unit, found in networks.items():
-            watches.enter_context(watched(unit, found))
+        for unit in used:
+            watches.enter_context(bench.plainly(unit))
+            watches.enter_context(watched(unit.name, networks[unit.name]))
         bench.worker.job(unchecked).paint(asked, unchecked)
     return round(sum(counts), 1)
 
 
 def _layers(bench: Bench, mode: Mode) -> dict[str, tuple[Any, Least]]:
-    painter, decoder = bench.networks(_PAINTERS[mode]), bench.networks(units.VAE)[0].decoder
+    painter, decoder = bench.networks(PAINTERS[mode]), bench.networks(units.VAE)[0].decoder
     copies = 1 if mode == "fast" else 2  # guidance computes the picture with either prompt
     kinds = ("ControlNet-Union",) if mode == "fast" else ("ControlNet", "ControlNet")
     names = ("UNet step", "ControlNet-Union step") if mode == "fast" else ("UNet step", "depth step", "canny step")

@@ -1,8 +1,8 @@
-"""Rows of each network alone, of Canny and the first inks, and of phases 3 and 4 on flat art."""
+"""Rows of each network alone, of what phase 2 sees by them, of the first inks, and of phases 3 and 4 on flat art."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -15,7 +15,7 @@ from benchmarks.studio.bench import ONCE, Bench
 from benchmarks.studio.least import NOT_COUNTED, TFLOP, Least
 from benchmarks.studio.sound import check_networks, watched
 from benchmarks.studio.stopwatch import Stopwatch
-from benchmarks.studio.subject import Subject
+from benchmarks.studio.subject import VEHICLE, Subject, placed
 from models import units
 from models.loader import Unit
 from models.requests import unchecked
@@ -28,6 +28,7 @@ from pipeline.vectorize import VectorizeOptions, vectorize
 from pipeline.vehicle import PHRASES
 
 Work = Callable[[Any], object]
+SEEN = "matte, depth, Canny"
 _EXAMINED_PX = 128  # side of the piece of art that the upscaler is examined on
 _QUANTISED_BYTES = 8  # for each pixel: three read, a row of the costs and an ink written
 
@@ -54,24 +55,26 @@ class Stage:
     of: Callable[[tuple[Any, ...]], Any] = lambda networks: networks[0]
     examined: Work | None = None
 
+    @property
+    def step(self) -> str:
+        """Name of the benchmark's step that makes both rows."""
+        return ", ".join(name for name in (self.name, self.layer) if name)
 
-def network_rows(bench: Bench, only: str) -> Iterator[Row]:
-    """All rows whose names contain `only`, the quick ones first."""
-    for stage in _stages(bench.subject):
-        if only in stage.name or only in stage.layer:
-            yield from _stage_rows(bench, stage)
-    subject = bench.subject
-    moved = Least(gigabytes=_QUANTISED_BYTES * subject.art_whole[..., 0].size / 1e9)
+
+def network_works(subject: Subject) -> Mapping[str, Callable[[Bench], Iterator[Row]]]:
+    """The rows of each step of `benchmarks.studio.plan.NETWORKS`, by its name."""
+    art = subject.art_whole
+    moved = Least(gigabytes=_QUANTISED_BYTES * art[..., 0].size / 1e9)
     plain: dict[str, tuple[Work, Least]] = {
+        SEEN: (_seeing(subject), Least(TFLOP["SAM encoder"] + TFLOP["depth"])),
         "Canny": (lambda _: canny_edges(subject.rgb), NOT_COUNTED),
-        "quantise": (_quantising(subject.art_whole), moved),
+        "quantise": (_quantising(art), moved),
     }
-    for name, (work, least) in plain.items():
-        if only in name:
-            yield bench.stage(name, work, least)
-    for art in (subject.art_twice, subject.art_whole):
-        if only in "phase 3 inking" or only in "phase 4":
-            yield from _inking_rows(bench, art)
+    works = {stage.step: partial(_stage_rows, stage=stage) for stage in _stages(subject)}
+    works |= {name: partial(_plain_rows, name=name, work=work, least=least) for name, (work, least) in plain.items()}
+    sizes = {"smaller": subject.art_twice, "larger": art}
+    inkings = {f"phase 3 inking and phase 4, {size} map": partial(_inking_rows, art=of) for size, of in sizes.items()}
+    return {**works, **inkings}
 
 
 def _stages(subject: Subject) -> tuple[Stage, ...]:
@@ -119,11 +122,16 @@ def _stages(subject: Subject) -> tuple[Stage, ...]:
 def _stage_rows(bench: Bench, stage: Stage) -> Iterator[Row]:
     networks = bench.networks(stage.unit)
     parameters_m = check_networks(stage.unit.name, networks, full_size=bench.full_size)
-    with watched(stage.unit.name, networks):
+    with bench.plainly(stage.unit), watched(stage.unit.name, networks):
         (stage.examined if stage.examined is not None else stage.work)(bench.worker.job(unchecked))
     yield {**bench.stage(stage.name, stage.work, stage.least), "parameters_m": parameters_m}
     if stage.layer:
-        yield from layer_rows(bench, stage.work, {stage.layer: (stage.of(networks), stage.least)})
+        with bench.plainly(stage.unit):
+            yield from layer_rows(bench, stage.work, {stage.layer: (stage.of(networks), stage.least)})
+
+
+def _plain_rows(bench: Bench, name: str, work: Work, least: Least) -> Iterator[Row]:
+    yield bench.stage(name, work, least)
 
 
 def layer_rows(bench: Bench, work: Work, layers: dict[str, tuple[Any, Least]]) -> Iterator[Row]:
@@ -141,6 +149,19 @@ def layer_rows(bench: Bench, work: Work, layers: dict[str, tuple[Any, Least]]) -
                 work(studio)
     for name, (_, least) in layers.items():
         yield bench.row(name, watches[name].seconds, least, studio)
+
+
+def _seeing(subject: Subject) -> Work:
+    """What phase 2 asks of a picture beside the painting: the vehicle's matte, its depth and its edges."""
+    fresh, box = _changing(subject.rgb), placed(VEHICLE, subject.rgb)
+
+    def see(studio: Any) -> None:
+        rgb = fresh()
+        studio.segment(rgb, [box])
+        studio.depth(rgb)
+        canny_edges(rgb)
+
+    return see
 
 
 def _quantising(art: U8) -> Work:

@@ -5,25 +5,44 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from benchmarks.clock import Row
 from benchmarks.commit import commit_of_tree
-from benchmarks.studio.bench import Bench, Ledger, tell
-from benchmarks.studio.jobs import Jobs, mode_rows, start, start_row, worker_on
-from benchmarks.studio.networks import network_rows
+from benchmarks.studio.bench import PAINTERS, Bench, Ledger, tell
+from benchmarks.studio.compare import Comparison
+from benchmarks.studio.jobs import Jobs, core_rows, paint_request, painter_rows, size_rows, start, start_row, worker_on
+from benchmarks.studio.networks import network_works
+from benchmarks.studio.optimisations import of_mode
 from benchmarks.studio.paced import pace_reads
 from benchmarks.studio.patience import patient_settings
+from benchmarks.studio.plan import (
+    Part,
+    Step,
+    all_off_name,
+    all_on_name,
+    alone_name,
+    plain_name,
+    planned,
+    steps_of,
+)
 from benchmarks.studio.sound import UnsoundError
 from benchmarks.studio.steady import SteadyWorker
 from benchmarks.studio.subject import Subject, load_subject
 from benchmarks.studio.table import RESULTS
+from benchmarks.studio.tally import Tally, load_tally
 from models.floor import device_facts, measure_floor
+from models.registry import Mode
 from models.studio import StudioWorker
 from pipeline.errors import LiveryError
+
+NO_TIME = "no time was left"
+_TINY_STEPS = 8  # of painting that is compared, where networks are tiny and what they take means nothing
+Work = Callable[[Bench], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,63 +51,136 @@ class Task:
 
     Attributes:
         part: the networks alone, or a mode.
+        modes, only: what the whole benchmark measures, as `steps_of` takes it.
         volume: the models' folder.
         subject: the file that holds what is measured on.
-        runs: timed runs of each row.
-        only: what a network's name must contain.
+        tally: the file that says how far the benchmark is.
+        runs: timed runs of each row, at most.
         paced_mb_s: what the volume gives at most, in 10^6 bytes a second, as a network's does; None: what it can.
         file: that rows are added to; None: one for the device, in `benchmarks/results`.
         run: what the rows of all processes of one benchmark have in common.
         since_s, began_s: when the benchmark and this process began, by `time.monotonic`.
+        ends_s: when it must have ended.
     """
 
-    part: Literal["networks", "fast", "faithful"]
+    part: Part
+    modes: Sequence[Mode]
+    only: str
     volume: str
     subject: str
+    tally: str
     runs: int
-    only: str
     paced_mb_s: float | None
     file: str | None
     run: str
     since_s: float
     began_s: float
+    ends_s: float
+
+    def steps(self) -> tuple[Step, ...]:
+        """Of the whole benchmark, in order of worth."""
+        return steps_of(self.modes, self.only)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A process that can measure.
+
+    Attributes:
+        bench, ledger: how, and where to.
+        rows: of what was measured while it began.
+        works: by the name of a step, what makes its rows.
+        absent: by the name of a step, why there is nothing to measure on this device.
+    """
+
+    bench: Bench
+    ledger: Ledger
+    rows: Sequence[Row]
+    works: Mapping[str, Work]
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 def main() -> int:
     """Do the task. Returns the exit code."""
     task = Task(**json.loads(sys.argv[1]))
-    written = 0
     try:
-        for ledger, row in _rows(task):
-            ledger.write(row)
-            written += 1
+        return 0 if _measured(task) else 1
     except UnsoundError as fault:
         tell(task.since_s, f"unsound: {fault}")
-        return 1
     except LiveryError as fault:
         tell(task.since_s, f"{fault.code}: {fault.message}")
-        return 1
-    if not written:
-        tell(task.since_s, f"nothing is called {task.only!r}")
-    return 0 if written else 1
+    return 1
 
 
-def _rows(task: Task) -> Iterator[tuple[Ledger, Row]]:
-    subject, volume = load_subject(Path(task.subject)), Path(task.volume)
-    if task.part == "networks":
-        bench, ledger = _bench(task, StudioWorker(volume), subject)
-        yield from ((ledger, row) for row in network_rows(bench, task.only))
-        return
+def _measured(task: Task) -> bool:
+    """Do the steps that there is time for, in order. Returns whether all that had to be equal is."""
+    subject = load_subject(Path(task.subject))
+    begun = _networks(task, subject) if task.part == "networks" else _mode(task, task.part, subject)
+    tally, steps = load_tally(Path(task.tally)), task.steps()
+    tally.rows_file, tally.about = str(begun.ledger.file), begun.ledger.about
+    first, *rest = (step for step in steps if step.part == task.part)
+    for row in begun.rows:
+        begun.ledger.write(row)
+    tally.note(first, task.runs, time.monotonic() - task.began_s)
+    equal = True
+    for step in rest:
+        tally.save(Path(task.tally))
+        asked, why_not = _asked(step, task, tally), begun.absent.get(step.name)
+        if asked is None or why_not is not None:
+            tally.left_out[step.name] = NO_TIME if why_not is None else why_not
+            continue
+        began_s = time.monotonic()
+        for row in begun.works[step.name](replace(begun.bench, runs=step.runs(asked))):
+            begun.ledger.write(row)
+            equal &= row.get("equal", True)
+        tally.note(step, asked, time.monotonic() - began_s)
+    tally.save(Path(task.tally))
+    return equal
+
+
+def _asked(step: Step, task: Task, tally: Tally) -> int | None:
+    """How many runs are asked of a step; None where it does not fit."""
+    plan = planned(tally.ahead(task.steps()), task.ends_s - time.monotonic(), task.runs, tally.pace)
+    return plan.asked if step.name in plan.names else None
+
+
+def _networks(task: Task, subject: Subject) -> Begun:
+    return Begun(*_bench(task, StudioWorker(Path(task.volume)), subject), (), network_works(subject))
+
+
+def _mode(task: Task, mode: Mode, subject: Subject) -> Begun:
     settings = patient_settings()
     if task.paced_mb_s is not None:
         pace_reads(task.paced_mb_s)
-    steady = SteadyWorker(volume, prefetch_mb=settings.prefetch_mb)
+    steady = SteadyWorker(Path(task.volume), prefetch_mb=settings.prefetch_mb)
     steady.subject, steady.enlarged = subject, subject.art_twice
-    jobs = Jobs(steady, worker_on(steady, settings), task.part)
+    jobs = Jobs(steady, worker_on(steady, settings), mode)
     started = start(jobs, task.began_s)
     bench, ledger = _bench(task, steady, subject)
-    yield from ((ledger, {**start_row(bench, job), "paced_mb_s": task.paced_mb_s}) for job in started)
-    yield from ((ledger, row) for row in mode_rows(bench, jobs))
+    rows = [{**start_row(bench, job), "paced_mb_s": task.paced_mb_s} for job in started]
+    return Begun(bench, ledger, rows, _mode_works(bench, jobs), _absent(mode, steady))
+
+
+def _mode_works(bench: Bench, jobs: Jobs) -> dict[str, Work]:
+    mode, subject, request = jobs.mode, bench.subject, paint_request(bench, jobs.mode)
+    steps = request.steps if bench.full_size else min(request.steps, _TINY_STEPS)
+    comparison = Comparison(bench, replace(request, steps=steps))
+    return {
+        f"core {mode}": partial(core_rows, request=request),
+        f"networks of {mode}": partial(painter_rows, request=request),
+        f"jobs {mode}, smaller map": partial(size_rows, jobs=jobs, art=subject.art_twice),
+        f"jobs {mode}, larger map": partial(size_rows, jobs=jobs, art=subject.art_whole),
+        all_on_name(mode): comparison.all_on,
+        all_off_name(mode): comparison.all_off,
+        **{alone_name(mode, one): partial(comparison.alone, one=one) for one in of_mode(mode)},
+        plain_name(mode): comparison.plain,
+    }
+
+
+def _absent(mode: Mode, worker: StudioWorker) -> dict[str, str]:
+    painter = worker.do(lambda: worker.residents().get(PAINTERS[mode]))
+    why = {alone_name(mode, one): one.absent(painter, worker.device) for one in of_mode(mode)}
+    return {name: reason for name, reason in why.items() if reason is not None}
 
 
 def _bench(task: Task, worker: StudioWorker, subject: Subject) -> tuple[Bench, Ledger]:
