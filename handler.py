@@ -170,6 +170,8 @@ def main() -> int:
     import runpod
 
     runpod.serverless.register_fitness_check(check_host)
+    if settings.auto_engine == "studio":
+        worker_for(settings).import_ahead()
     loop = WorkerLoop(handler, settings.jobs_at_once)
     runpod.serverless.start({"handler": loop.serve, "concurrency_modifier": loop.concurrency})
     return 0

@@ -232,8 +232,8 @@ def load_fast_painter(
     from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 
     unet = _load_unet(base, device)
+    fusion = _fused(unet, (read_lora(lightning, _LIGHTNING),), style)  # meanwhile the next network is read
     net = _load_fused(ControlNetUnionModel, union, *UNION_FILES, device)
-    fusion = _fused(unet, (read_lora(lightning, _LIGHTNING),), style)
     return FastPainter(unet, net, fusion, base.json(_SCHEDULER), device)
 
 

@@ -392,11 +392,6 @@ class Studio:
         """Drop what a model keeps of a picture for the next question about it."""
         self.worker.forget()
 
-    @property
-    def import_ms(self) -> float:
-        """What this job waited for libraries, in milliseconds."""
-        return self.spent.import_s * 1000
-
     def timeline(self) -> Timeline:
         """What this job waited for until its models were there. To be asked once, at its end."""
         return Timeline(self.spent, self.worker.take_imported_s(), self.first_s)

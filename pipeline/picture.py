@@ -13,7 +13,7 @@ from typing import Any
 from models.device import Device
 from models.loader import Unit
 from models.reading import Reads
-from models.studio import Studio, StudioWorker
+from models.studio import Studio, StudioWorker, Timeline
 from models.units import DEPTH, DETECTOR, FAITHFUL, FAST, INPAINTER, PROMPT, SEGMENTER, UPSCALER, VAE
 from pipeline.art import Art, Gallery
 from pipeline.build import build
@@ -110,7 +110,7 @@ def studio_picture(scene: Scene, worker: Worker, steps: Steps) -> Picture:
             revisions=dict(sorted(shown.art.revisions.items())),
             loads=dict(studio.loads),
             reads=asked.reads,
-            import_ms=studio.import_ms,
+            timeline=asked.timeline,
             reinked=shown.reinked,
             vram_peak_mb=asked.vram_peak_mb if quantise is None else studio.vram_peak_mb(),
             gpu=asked.device.name if on_gpu else None,
@@ -139,6 +139,7 @@ class _Asked:
     Attributes:
         studio: its view of them.
         reads: of the volume.
+        timeline: how the models came to be there.
         vram_peak_mb: None on a CPU.
     """
 
@@ -146,6 +147,7 @@ class _Asked:
     studio: Studio
     device: Device
     reads: Reads
+    timeline: Timeline
     vram_peak_mb: float | None
 
 
@@ -159,7 +161,8 @@ def _ask_models(scene: Scene, resident: StudioWorker, gallery: Gallery, steps: S
         shown = _shown(scene, known, studio, gallery, steps)
         if scene.job.cache != "off":
             after.pop_all()
-    return _Asked(shown, studio, resident.device, resident.store.reads.since(before), studio.vram_peak_mb())
+    reads = resident.store.reads.since(before)
+    return _Asked(shown, studio, resident.device, reads, studio.timeline(), studio.vram_peak_mb())
 
 
 @dataclass(frozen=True, slots=True)

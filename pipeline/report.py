@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from models.loader import Spent
 from models.reading import Reads
 from models.registry import Mode
 from models.studio import Timeline
@@ -52,7 +51,6 @@ class ModelsUsed:
         revisions: name of each model that made the picture → revision.
         loads: unit → milliseconds of loading it in this job.
         reads: of the volume in this job; None for the draft engine.
-        import_ms: what the job waited for libraries.
         timeline: how the models came to be there; None for the draft engine.
         reinked: whether phases 1 and 2 were kept from an earlier job, so that at most the upscaler ran.
         vram_peak_mb: None on a CPU.
@@ -63,7 +61,6 @@ class ModelsUsed:
     revisions: dict[str, str] = field(default_factory=dict)
     loads: dict[str, float] = field(default_factory=dict)
     reads: Reads | None = None
-    import_ms: float = 0.0
     timeline: Timeline | None = None
     reinked: bool = False
     vram_peak_mb: float | None = None
@@ -235,8 +232,6 @@ def package_version(package: str) -> str | None:
 
 def _cold(models: ModelsUsed) -> ColdReport | None:
     reads, timeline = models.reads, models.timeline
-    if reads is not None and timeline is None:
-        timeline = Timeline(Spent(import_s=models.import_ms / 1000, read_s=reads.waited_s), 0.0, None)
     if reads is None or timeline is None or not (reads.files or timeline.spent.import_s):
         return None
     spent = timeline.spent

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from models.studio import StudioWorker
+from models.units import DEPTH, DETECTOR, FAST, PROMPT, SEGMENTER, VAE
 from pipeline.art import Gallery
 from pipeline.cache import Cache
 from pipeline.errors import ModelMissing
@@ -46,6 +47,14 @@ class Worker:
                 prefetch_mb=self.settings.prefetch_mb,
                 threads=self.settings.threads,
             )
+
+    def import_ahead(self) -> None:
+        """Import the studio engine's libraries from now on.
+
+        Drafts that come meanwhile take a second longer, so this is for workers that are set to serve the studio engine.
+        """
+        if self.studio is not None:
+            self.studio.import_ahead((DETECTOR, SEGMENTER, VAE, DEPTH, PROMPT, FAST))
 
 
 def _cache_of(settings: Settings) -> Cache | None:

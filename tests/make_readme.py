@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.studio.coldstart import coldstart_table
 from benchmarks.studio.table import compared_table, floors_table, results_table, targets_table
 from pipeline.command import error_table
 from pipeline.presets import PRESETS
@@ -47,6 +48,7 @@ def render_readme(text: str) -> str:
 def render_speed(text: str) -> str:
     """The same of docs/studio-speed.md."""
     tables = {"measured": results_table(), "targets": targets_table(), "compared": compared_table()}
+    tables["coldstart"] = coldstart_table()
     return _made_anew(text, {"floors": floors_table(), **tables})
 
 

@@ -28,7 +28,7 @@ side by side; `--volume` keeps the latter. That is an estimate: `benchmarks.stud
 Beside torch, transformers and numpy, with what those bring along (huggingface-hub, tokenizers, safetensors, regex,
 PyYAML, tqdm, filelock, packaging, typing-extensions), it needs these packages, which a machine without a network must
 be given as wheels: diffusers with requests (urllib3, idna, certifi, charset-normalizer) and importlib-metadata (zipp),
-accelerate with psutil, numba with llvmlite, opencv-python-headless, pillow, pyvips with pyvips-binary and cffi
+numba with llvmlite, opencv-python-headless, pillow, pyvips with pyvips-binary and cffi
 (pycparser), pydantic with pydantic-core, annotated-types and typing-inspection, and pydantic-settings with
 python-dotenv. The bucket's and the platform's packages are not needed. Without git, rows name no commit.
 
