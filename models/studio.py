@@ -83,6 +83,7 @@ class StudioWorker:
         allow_noncommercial: whether models may be used whose licence forbids commercial work.
         weights_mb: that the weights may take together, in MiB; None: what the GPU has, less the room to work in.
         prefetch_mb: that weights may take which are read before they are asked for, in MiB; 0: none are.
+        fp16_accumulation: whether a GPU sums up products of half-precision matrices in half precision too.
         threads: that torch uses on a CPU; None: its own choice.
         find: finds the device that it runs on, once torch is there.
     """
@@ -94,6 +95,7 @@ class StudioWorker:
         allow_noncommercial: bool = False,
         weights_mb: int | None = None,
         prefetch_mb: int = 0,
+        fp16_accumulation: bool = False,
         threads: int | None = None,
         find: Callable[[], Device] = find_device,
     ) -> None:
@@ -102,6 +104,7 @@ class StudioWorker:
         self.imports = Imports()
         self._weights_mb = weights_mb
         self._prefetch_bytes = prefetch_mb * MIB
+        self._fp16_accumulation = fp16_accumulation
         self._threads = threads
         self._find = find
         self._residents: Residents | None = None
@@ -195,6 +198,7 @@ class StudioWorker:
 
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
+            torch.backends.cuda.matmul.allow_fp16_accumulation = self._fp16_accumulation
             device = self._find()
             self._waited_s = time.perf_counter() - began_s
             self._residents = Residents(self.store, device, _budget_bytes(device, self._weights_mb), self.imports)

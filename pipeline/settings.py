@@ -126,6 +126,8 @@ class Settings(BaseSettings):
     """MiB that the studio engine's weights may take together; unset: the GPU's memory less the room to work in."""
     prefetch_mb: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 6144
     """MiB of main memory for weights that are read while other models compute; 0: each is read when it is needed."""
+    fp16_accumulation: bool = False
+    """Whether a GPU sums up products of half precision in half precision too: on a GeForce quicker, less exact."""
     allow_noncommercial: bool = False
     """Whether models may be used whose licence forbids commercial work."""
     allow_synthetic: bool = False

@@ -45,6 +45,7 @@ class Worker:
                 allow_noncommercial=self.settings.allow_noncommercial,
                 weights_mb=self.settings.weights_mb,
                 prefetch_mb=self.settings.prefetch_mb,
+                fp16_accumulation=self.settings.fp16_accumulation,
                 threads=self.settings.threads,
             )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from models.device import CPU, Device, find_device, free_memory_mb, try_device, unfit_or
 from pipeline.errors import ModelMissing
+from pipeline.settings import Settings
+from pipeline.worker import Worker
 
 torch = pytest.importorskip("torch", reason="the studio extra is not installed")
 
@@ -65,3 +69,11 @@ def test_the_memory_that_is_free_is_part_of_the_gpu_s() -> None:
     if device.memory_mb is None:
         pytest.skip("there is no GPU")
     assert 0 < free_memory_mb() <= device.memory_mb
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_how_half_precision_is_summed_up_is_the_worker_s_setting(tiny_volume: Path, *, wanted: bool) -> None:
+    studio = Worker(Settings(volume=tiny_volume, fp16_accumulation=wanted)).studio
+    assert studio is not None
+    assert studio.device == CPU
+    assert torch.backends.cuda.matmul.allow_fp16_accumulation is wanted

@@ -23,6 +23,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "volume": ("/models", Path("/models")),
     "weights_mb": ("9000", 9000),
     "prefetch_mb": ("0", 0),
+    "fp16_accumulation": ("true", True),
     "allow_noncommercial": ("true", True),
     "allow_synthetic": ("1", True),
     "cache": ("/results", Path("/results")),

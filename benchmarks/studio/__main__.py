@@ -43,6 +43,7 @@ def main() -> int:
             tally=str(Path(made) / "tally.json"),
             runs=options.runs,
             paced_mb_s=options.paced,
+            fp16_accumulation=options.fp16_accumulation,
             file=None if options.json is None else str(options.json.resolve()),
             run=datetime.now(UTC).isoformat(timespec="seconds"),
             since_s=since_s,
@@ -78,6 +79,7 @@ def _options() -> argparse.Namespace:
     within = "seconds that all of it may take (default %(default)g); inf: as many as it does"
     add("--within", type=_seconds, metavar="SECONDS", default=WITHIN_S, help=within)
     add("--paced", type=_rate, metavar="MB/S", help="most that the volume gives, such as 250 for a network's")
+    add("--fp16-accumulation", action="store_true", help="sum up in half precision, as LIVERY_FP16_ACCUMULATION")
     add("--json", type=Path, help="file that the rows are added to (default: benchmarks/results/studio-DEVICE.jsonl)")
     parser.set_defaults(kind="random")
     return parser.parse_args()

@@ -56,6 +56,7 @@ class Task:
         subject: the file that holds what is measured on.
         tally: the file that says how far the benchmark is.
         runs: timed runs of each row, at most.
+        fp16_accumulation: as the setting of that name; every row says it.
         paced_mb_s: what the volume gives at most, in 10^6 bytes a second, as a network's does; None: what it can.
         file: that rows are added to; None: one for the device, in `benchmarks/results`.
         run: what the rows of all processes of one benchmark have in common.
@@ -70,6 +71,7 @@ class Task:
     subject: str
     tally: str
     runs: int
+    fp16_accumulation: bool
     paced_mb_s: float | None
     file: str | None
     run: str
@@ -145,14 +147,18 @@ def _asked(step: Step, task: Task, tally: Tally) -> int | None:
 
 
 def _networks(task: Task, subject: Subject) -> Begun:
-    return Begun(*_bench(task, StudioWorker(Path(task.volume)), subject), (), network_works(subject))
+    return Begun(
+        *_bench(task, StudioWorker(Path(task.volume), fp16_accumulation=task.fp16_accumulation), subject),
+        (),
+        network_works(subject),
+    )
 
 
 def _mode(task: Task, mode: Mode, subject: Subject) -> Begun:
     settings = patient_settings()
     if task.paced_mb_s is not None:
         pace_reads(task.paced_mb_s)
-    steady = SteadyWorker(Path(task.volume), prefetch_mb=settings.prefetch_mb)
+    steady = SteadyWorker(Path(task.volume), prefetch_mb=settings.prefetch_mb, fp16_accumulation=task.fp16_accumulation)
     steady.subject, steady.enlarged = subject, subject.art_twice
     jobs = Jobs(steady, worker_on(steady, settings), mode)
     started = start(jobs, task.began_s)
