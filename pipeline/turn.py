@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,12 +11,19 @@ ASK_S = 0.1
 """How often a job that waits asks whether it should go on."""
 
 
+class _Place:
+    """In the line, of a job on this thread."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
 class Turn:
-    """Goes from job to job, in the order that they came."""
+    """Goes from job to job, in the order that they came. One within another, on its thread, comes before it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._line: deque[object] = deque()
+        self._line: list[_Place] = []
 
     @contextmanager
     def __call__(self, ask: Callable[[], None], waits: Callable[[], None]) -> Iterator[float]:
@@ -27,9 +33,10 @@ class Turn:
             ask: called before the block, and every `ASK_S` of a wait; what it raises ends the wait.
             waits: called once where another job has the turn.
         """
-        place, began_s = object(), time.perf_counter()
+        place, began_s = _Place(), time.perf_counter()
         with self._changed:
-            self._line.append(place)
+            around = (at for at, other in enumerate(self._line) if other.thread == place.thread)
+            self._line.insert(next(around, len(self._line)), place)
             free = self._line[0] is place
         try:
             if not free:
@@ -41,7 +48,7 @@ class Turn:
                 self._line.remove(place)
                 self._changed.notify_all()
 
-    def _wait(self, place: object, ask: Callable[[], None]) -> None:
+    def _wait(self, place: _Place, ask: Callable[[], None]) -> None:
         first = False
         while not first:
             ask()

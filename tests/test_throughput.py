@@ -91,6 +91,29 @@ def test_the_turn_goes_round_in_the_order_in_which_jobs_came_and_is_one_s_alone(
         pass
 
 
+def test_a_job_within_another_on_its_thread_does_not_wait_for_it() -> None:
+    turn, told, begun = Turn(), list[str](), threading.Event()
+
+    def within() -> None:
+        begun.set()
+        with turn(goes_on, lambda: told.append("waits")):
+            told.append("within")
+
+    def take() -> None:
+        with turn(goes_on, within):  # while it waits
+            within()
+            told.append("done")
+
+    with turn(goes_on, nobody_waits):
+        with turn(goes_on, nobody_waits) as waited_s:
+            assert waited_s == 0
+        waiting = in_thread(take)
+        assert begun.wait(SOON_S)
+        assert told == ["waits"] or not told
+    waiting.result(SOON_S)
+    assert told == ["waits", "within", "within", "done"]
+
+
 def test_who_stops_waiting_or_fails_leaves_the_line() -> None:
     turn, begun, stop = Turn(), threading.Event(), threading.Event()
     patients: list[Future[float]] = []
