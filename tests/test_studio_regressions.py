@@ -248,7 +248,7 @@ class TestWhatTheModelsAreGiven:
         _, union = networks_of(worker, units.FAST)
         with given_to(union) as both:
             illustrate(worker, mode="fast", style={**style, "canny_until": 0.75})
-        assert len({named["conditioning_scale"][0] for _, named in both}) == 1
+        assert len({float(named["conditioning_scale"][0]) for _, named in both}) == 1
         assert [named["conditioning_scale"][1] > 0 for _, named in both] == [True] * 6 + [False] * 2
 
     @pytest.mark.parametrize("field", ["box_threshold", "text_threshold"])
