@@ -30,7 +30,6 @@ SIZES = ((1024, 1024), (1152, 896), (1216, 832), (1344, 768))
 
 _LATENT_PX = 8
 _ROOM_BYTES = 256 << 20
-_PAINTERS: dict[Mode, Unit[Any]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
 
 
 def compile_painter(
@@ -52,7 +51,7 @@ def compile_painter(
         VolumeFull: there is no room.
     """
     (mode,) = choice.modes
-    store, device, unit = Store(volume, choice.allow_noncommercial), find_device(), _PAINTERS[mode]
+    store, device, unit = Store(volume, choice.allow_noncommercial), find_device(), units.PAINTERS[mode]
     if lacking := store.missing((mode,)):
         raise ModelMissing(f"the volume lacks what the mode {mode} needs: {', '.join(lacking)}")
     require_space(volume, _ROOM_BYTES)

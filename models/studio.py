@@ -357,8 +357,7 @@ class Studio:
             _Rung(paint_at(share), "memory_smaller", f"the picture was painted at {share:.0%} of its size")
             for share in SMALLER
         )
-        painters: dict[str, Unit[Painter]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
-        latents = self._do(painters[request.mode], _Rung(paint_at(1)), *smaller)
+        latents = self._do(units.PAINTERS[request.mode], _Rung(paint_at(1)), *smaller)
         picture = self._do(
             units.VAE,
             _Rung(lambda model: model.decode(latents)),

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.device import Device
 from models.files import ModelFiles
 from models.loader import Unit
-from models.registry import STYLE_LORA
+from models.registry import STYLE_LORA, Mode
 
 if TYPE_CHECKING:
     from models.depth import DepthEstimator
@@ -176,5 +176,6 @@ FAITHFUL = Unit(
     compiled=True,
     modules=(*_PROMPTS, *_DIFFUSERS),
 )
+PAINTERS: Mapping[Mode, Unit[Any]] = {"fast": FAST, "faithful": FAITHFUL}
 QUANTISER = Unit("quantiser", (), _quantiser, modules=_TORCH)
 UPSCALER = Unit("upscaler", ("realesrgan-x4plus-anime",), _upscaler, modules=_TORCH)

@@ -14,7 +14,7 @@ from models.device import Device
 from models.loader import Unit
 from models.reading import Reads
 from models.studio import Studio, StudioWorker, Timeline
-from models.units import DEPTH, DETECTOR, FAITHFUL, FAST, INPAINTER, PROMPT, SEGMENTER, UPSCALER, VAE
+from models.units import DEPTH, DETECTOR, INPAINTER, PAINTERS, PROMPT, SEGMENTER, UPSCALER, VAE
 from pipeline.art import Art, Gallery
 from pipeline.build import build
 from pipeline.cache import EntryName
@@ -202,8 +202,7 @@ def _needed(scene: Scene, known: _Known) -> tuple[Unit[Any], ...]:
         return enlarger
     finders = (DETECTOR, SEGMENTER) if job.sanitize.enabled or scene.places.subject.kind != "whole" else ()
     filler = (INPAINTER,) if job.sanitize.enabled else ()
-    painter = FAST if job.mode == "fast" else FAITHFUL
-    return (*finders, *filler, VAE, DEPTH, PROMPT, painter, *enlarger)
+    return (*finders, *filler, VAE, DEPTH, PROMPT, PAINTERS[job.mode], *enlarger)
 
 
 @dataclass(frozen=True, slots=True)

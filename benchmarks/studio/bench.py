@@ -17,17 +17,14 @@ from benchmarks.studio.least import Least
 from benchmarks.studio.optimisations import uncompiled, unrecorded
 from benchmarks.studio.subject import Subject
 from benchmarks.studio.targets import verdicts
-from models import units
 from models.floor import Floor
 from models.loader import Unit
-from models.registry import Mode
 from models.requests import unchecked
 from models.studio import StudioWorker
 
 ONCE = "once"
 _TIMES = ("n", "p50_s", "p95_s", "floor_s", "ratio", "first_s", "ours_p50_s", "speedup")
 _SHOWN = (*_TIMES, "vram_peak_mb", "parameters_m", "files_read", "l2", "tolerance_l2", "equal")
-PAINTERS: Mapping[Mode, Unit[Any]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import numpy as np
 from benchmarks.clock import Row, spread_of
 from benchmarks.commit import commit_of_tree
 from benchmarks.studio.paced import PacedReads
-from benchmarks.studio.table import RESULTS
+from benchmarks.studio.table import RESULTS, results_file
 from models import units
 from models.device import Device, find_device
 from models.floor import device_facts
@@ -55,7 +54,6 @@ CASES = {
 SMALL_BYTES = 1 << 16
 """Of reads that no model waits long for, less than this."""
 
-_PAINTERS: dict[Mode, Unit[Any]] = {"fast": units.FAST, "faithful": units.FAITHFUL}
 _HALF_CPU = Device("cpu", "cpu", "float16")
 _COLUMNS = (
     "device",
@@ -104,7 +102,7 @@ class LateImports(Imports):
 def needed(mode: Mode) -> tuple[Unit[Any], ...]:
     """What a job of that mode loads, in its order."""
     first = (units.DETECTOR, units.SEGMENTER, units.INPAINTER, units.VAE, units.DEPTH, units.PROMPT)
-    return (*first, _PAINTERS[mode], units.UPSCALER)
+    return (*first, units.PAINTERS[mode], units.UPSCALER)
 
 
 def main() -> int:
@@ -227,8 +225,7 @@ def _row(options: argparse.Namespace, run: str, case: str, found: Sequence[Row])
 
 
 def _write(options: argparse.Namespace, rows: Sequence[Row]) -> None:
-    slug = re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-")
-    file = RESULTS / f"coldstart-{slug}.jsonl" if options.json is None else options.json
+    file = results_file("coldstart", rows[0]["device"]) if options.json is None else options.json
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

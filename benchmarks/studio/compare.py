@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from benchmarks.clock import Clock, Row
-from benchmarks.studio.bench import ONCE, PAINTERS, Bench
+from benchmarks.studio.bench import ONCE, Bench
 from benchmarks.studio.least import TFLOP, Least
 from benchmarks.studio.optimisations import COMPILED, Optimisation, laid_out, present
 from benchmarks.studio.plain import Plain, plain_pipeline
@@ -187,7 +187,7 @@ class Comparison:
         encoder = residents.get(units.PROMPT)
         wanted = encoder.encode(request.prompt, request.lora_scale)
         unwanted = encoder.encode(request.negative_prompt, request.lora_scale) if is_guided(request) else None
-        return residents.get(PAINTERS[request.mode]).paint(request, wanted, unwanted, unchecked)
+        return residents.get(units.PAINTERS[request.mode]).paint(request, wanted, unwanted, unchecked)
 
     def _moved(self, pipeline: Plain) -> Any:
         """What the pipeline makes of another first noise, by its last bits, in the other layout."""
@@ -229,7 +229,7 @@ class Comparison:
         return self._worker.do(inferring)
 
     def _painter(self) -> Any:
-        return self._worker.residents().get(PAINTERS[self._request.mode])
+        return self._worker.residents().get(units.PAINTERS[self._request.mode])
 
     def _recorded(self) -> dict[str, int]:
         graphs = self._painter().graphs

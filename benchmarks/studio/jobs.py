@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.clock import Clock, Row
-from benchmarks.studio.bench import PAINTERS, Bench
+from benchmarks.studio.bench import Bench
 from benchmarks.studio.least import NOT_COUNTED, TFLOP, Least
 from benchmarks.studio.networks import layer_rows
 from benchmarks.studio.sound import check_networks, watched
@@ -120,7 +120,7 @@ def painter_rows(bench: Bench, request: PaintRequest) -> Iterator[Row]:
     """Each network of the painting, in calls of its own: recordings of whole steps are not used meanwhile."""
     runs = min(bench.runs, math.ceil(_TIMED_STEPS / request.steps))
     with ExitStack() as plain:
-        for unit in (PAINTERS[request.mode], units.VAE):
+        for unit in (units.PAINTERS[request.mode], units.VAE):
             plain.enter_context(bench.plainly(unit))
         yield from layer_rows(
             replace(bench, runs=runs), lambda studio: studio.paint(request, unchecked), _layers(bench, request.mode)
@@ -178,7 +178,7 @@ def paint_request(bench: Bench, mode: Mode) -> PaintRequest:
 
 def _examine(bench: Bench, request: PaintRequest) -> float:
     """Every layer that paints, in two steps on prompts that were not encoded before. Returns the parameters."""
-    used = (units.PROMPT, PAINTERS[request.mode], units.VAE)
+    used = (units.PROMPT, units.PAINTERS[request.mode], units.VAE)
     networks = {unit.name: bench.networks(unit) for unit in used}
     counts = [check_networks(unit, found, full_size=bench.full_size) for unit, found in networks.items()]
     asked = replace(request, steps=2, prompt="a car, examined", negative_prompt="nothing, examined")
@@ -191,7 +191,7 @@ def _examine(bench: Bench, request: PaintRequest) -> float:
 
 
 def _layers(bench: Bench, mode: Mode) -> dict[str, tuple[Any, Least]]:
-    painter, decoder = bench.networks(PAINTERS[mode]), bench.networks(units.VAE)[0].decoder
+    painter, decoder = bench.networks(units.PAINTERS[mode]), bench.networks(units.VAE)[0].decoder
     copies = 1 if mode == "fast" else 2  # guidance computes the picture with either prompt
     kinds = ("ControlNet-Union",) if mode == "fast" else ("ControlNet", "ControlNet")
     names = ("UNet step", "ControlNet-Union step") if mode == "fast" else ("UNet step", "depth step", "canny step")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.clock import Row
 from benchmarks.commit import commit_of_tree
-from benchmarks.studio.bench import PAINTERS, Bench, Ledger, tell
+from benchmarks.studio.bench import Bench, Ledger, tell
 from benchmarks.studio.compare import Comparison
 from benchmarks.studio.jobs import Jobs, core_rows, paint_request, painter_rows, size_rows, start, start_row, worker_on
 from benchmarks.studio.networks import network_works
@@ -33,8 +32,9 @@ from benchmarks.studio.plan import (
 from benchmarks.studio.sound import UnsoundError
 from benchmarks.studio.steady import SteadyWorker
 from benchmarks.studio.subject import Subject, load_subject
-from benchmarks.studio.table import RESULTS
+from benchmarks.studio.table import results_file
 from benchmarks.studio.tally import Tally, load_tally
+from models import units
 from models.floor import device_facts, measure_floor
 from models.registry import Mode
 from models.studio import StudioWorker
@@ -184,7 +184,7 @@ def _mode_works(bench: Bench, jobs: Jobs) -> dict[str, Work]:
 
 
 def _absent(mode: Mode, worker: StudioWorker) -> dict[str, str]:
-    painter = worker.do(lambda: worker.residents().get(PAINTERS[mode]))
+    painter = worker.do(lambda: worker.residents().get(units.PAINTERS[mode]))
     why = {alone_name(mode, one): one.absent(painter, worker.device) for one in of_mode(mode)}
     return {name: reason for name, reason in why.items() if reason is not None}
 
@@ -204,13 +204,9 @@ def _bench(task: Task, worker: StudioWorker, subject: Subject) -> tuple[Bench, L
         "floor_copy_gb_s": round(floor.copy_gb_s, 1),
     }
     tell(task.since_s, f"{task.part} on {device.name}: {floor.tflops:.3g} TFLOP/s, copies {floor.copy_gb_s:.4g} GB/s")
-    file = RESULTS / f"studio-{_slug(device.name)}.jsonl" if task.file is None else Path(task.file)
+    file = results_file("studio", device.name) if task.file is None else Path(task.file)
     file.parent.mkdir(parents=True, exist_ok=True)
     return Bench(worker, subject, floor, task.runs, kind != "tiny"), Ledger(file, about, task.since_s)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.studio.bench import PAINTERS
 from benchmarks.studio.sound import UnsoundError
 from models import units
 from models.denoise import first_noise
@@ -84,7 +83,7 @@ def plain_pipeline(worker: StudioWorker, mode: Mode) -> Plain:
     from diffusers.utils import logging
 
     residents, files = worker.residents(), worker.store.files(_BASE)
-    painter = residents.get(PAINTERS[mode])
+    painter = residents.get(units.PAINTERS[mode])
     first, second = residents.get(units.PROMPT).networks
     parts = {
         "vae": residents.get(units.VAE).networks[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 """Folder of the rows, a file for each device."""
 
 _PER_S = (50, 100, 200, 400, 800)  # 10^12 operations a second
+
+
+def results_file(kind: str, device: str) -> Path:
+    """Where a kind of rows of a device goes."""
+    return RESULTS / f"{kind}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.jsonl"
 
 
 def floors_table() -> str:
